@@ -1,0 +1,31 @@
+# trigger_idem: see README.md for the two commands that do all the set-up.
+
+EXTENSION = trigger_idem
+EXTVERSION = 0.1.0
+MODULE_big = trigger_idem
+OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
+
+# The install script, in this order: tables before what refers to them.
+SQL_PARTS = schema environment key task run trigger step work views access
+DATA_built = $(EXTENSION)--$(EXTVERSION).sql
+
+# the server's own headers have unused parameters
+PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter
+
+REGRESS = $(patsubst sql/%.sql,%,$(sort $(wildcard sql/*.sql)))
+REGRESS_OPTS = --load-extension=$(EXTENSION)
+ISOLATION = $(patsubst test/isolation/specs/%.spec,%,$(sort $(wildcard test/isolation/specs/*.spec)))
+ISOLATION_OPTS = --inputdir=test/isolation --load-extension=$(EXTENSION)
+TAP_TESTS = 1
+PROVE_TESTS ?= test/tap/*.pl
+
+PG_CONFIG ?= pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)
+
+PROVE_FLAGS += -I test/tap
+
+$(OBJS) $(OBJS:.o=.bc): $(wildcard src/*.h)
+
+$(DATA_built): $(SQL_PARTS:%=src/%.sql)
+	cat $^ > $@

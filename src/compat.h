@@ -1,0 +1,120 @@
+/*-------------------------------------------------------------------------
+ *
+ * compat.h
+ *	  Differences between PostgreSQL versions, and the only place that asks
+ *	  for PG_VERSION_NUM.
+ *
+ * Each wrapper has the signature of the newest server.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TRIGGER_IDEM_COMPAT_H
+#define TRIGGER_IDEM_COMPAT_H
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_proc.h"
+#include "executor/executor.h"
+#include "replication/slot.h"
+#include "utils/acl.h"
+#include "utils/guc.h"
+#include "utils/guc_tables.h"
+
+#if PG_VERSION_NUM < 150000
+#error "trigger_idem needs PostgreSQL 15 or later"
+#endif
+
+/* Is role allowed to execute the function? */
+static inline bool
+compat_may_execute(Oid function, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(ProcedureRelationId, function, role, ACL_EXECUTE) == ACLCHECK_OK;
+#else
+	return pg_proc_aclcheck(function, role, ACL_EXECUTE) == ACLCHECK_OK;
+#endif
+}
+
+/* May member SET ROLE to role? */
+static inline bool
+compat_may_set_role(Oid member, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return member_can_set_role(member, role);
+#else
+	return is_member_of_role(member, role);
+#endif
+}
+
+/* The list of all settings */
+static inline struct config_generic **
+compat_get_guc_variables(int *count)
+{
+#if PG_VERSION_NUM >= 160000
+	return get_guc_variables(count);
+#else
+	*count = GetNumConfigOptions();
+	return get_guc_variables();
+#endif
+}
+
+/*
+ * Insert index entries for a speculatively inserted tuple; false when another
+ * row has the same key.
+ */
+static inline bool
+compat_insert_speculative_index_tuples(ResultRelInfo *resultRelInfo, TupleTableSlot *slot,
+									   EState *estate)
+{
+	bool		conflict = false;
+
+	ExecInsertIndexTuples(resultRelInfo, slot, estate, false, true, &conflict, NIL
+#if PG_VERSION_NUM >= 160000
+						  ,false
+#endif
+		);
+	return !conflict;
+}
+
+/*
+ * Pin the search path to pg_catalog, temporary tables not included, until
+ * compat_unpin_search_path(); an error unpins it with its (sub)transaction.
+ */
+static inline int
+compat_pin_search_path(void)
+{
+#if PG_VERSION_NUM >= 170000
+	int			nest_level = NewGUCNestLevel();
+
+	RestrictSearchPath();
+	return nest_level;
+#else
+	OverrideSearchPath path = {.schemas = NIL, .addCatalog = true, .addTemp = false};
+
+	PushOverrideSearchPath(&path);
+	return 0;
+#endif
+}
+
+static inline void
+compat_unpin_search_path(int nest_level)
+{
+#if PG_VERSION_NUM >= 170000
+	AtEOXact_GUC(false, nest_level);
+#else
+	PopOverrideSearchPath();
+#endif
+}
+
+/* Drop the temporary replication slots of this session. */
+static inline void
+compat_replication_slot_cleanup(void)
+{
+#if PG_VERSION_NUM >= 170000
+	ReplicationSlotCleanup(false);
+#else
+	ReplicationSlotCleanup();
+#endif
+}
+
+#endif							/* TRIGGER_IDEM_COMPAT_H */

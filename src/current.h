@@ -1,0 +1,31 @@
+/*-------------------------------------------------------------------------
+ *
+ * current.h
+ *	  The run that this session is executing.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TRIGGER_IDEM_CURRENT_H
+#define TRIGGER_IDEM_CURRENT_H
+
+#include "trigger_idem.h"
+
+typedef struct CurrentRun
+{
+	pg_uuid_t	run_id;
+	int			attempt;
+	int			steady_attempt; /* first one after the last that failed or died */
+	char	   *environment;
+	MemoryContext context;		/* lives as long as the attempt */
+	int			steps_done;
+	int			steps_replayed;
+} CurrentRun;
+
+extern void current_init(void);
+extern CurrentRun *current_run(void);
+extern void current_run_set(CurrentRun *run);
+extern void current_run_clear(void);
+extern char *run_id_text(const pg_uuid_t *run_id);
+extern void current_stale_error(const pg_uuid_t *run_id, int attempt) pg_attribute_noreturn();
+
+#endif							/* TRIGGER_IDEM_CURRENT_H */

@@ -1,0 +1,65 @@
+/*-------------------------------------------------------------------------
+ *
+ * failure.c
+ *	  Errors of handlers as they are stored:
+ *	  {"code", "message", "detail", "hint", "context"}, absent parts null.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/elog.h"
+
+#include "failure.h"
+
+static void
+failure_add(JsonbParseState **state, const char *name, const char *value)
+{
+	JsonbValue	item;
+
+	item.type = jbvString;
+	item.val.string.val = unconstify(char *, name);
+	item.val.string.len = strlen(name);
+	pushJsonbValue(state, WJB_KEY, &item);
+
+	if (value)
+	{
+		item.val.string.val = unconstify(char *, value);
+		item.val.string.len = strlen(value);
+	}
+	else
+		item.type = jbvNull;
+	pushJsonbValue(state, WJB_VALUE, &item);
+}
+
+static Jsonb *
+failure_build(const char *code, const char *message, const char *detail, const char *hint,
+			  const char *context)
+{
+	JsonbParseState *state = NULL;
+
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	failure_add(&state, "code", code);
+	failure_add(&state, "message", message);
+	failure_add(&state, "detail", detail);
+	failure_add(&state, "hint", hint);
+	failure_add(&state, "context", context);
+	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+}
+
+/* What is stored of an error that ended an attempt */
+Jsonb *
+failure_from_error(const ErrorData *error)
+{
+	return failure_build(unpack_sql_state(error->sqlerrcode), error->message, error->detail,
+						 error->hint, error->context);
+}
+
+/* What is stored of an attempt whose worker is gone */
+Jsonb *
+failure_worker_died(void)
+{
+	return failure_build(unpack_sql_state(ERRCODE_CRASH_SHUTDOWN),
+						 "the worker died or was silent for longer than its lease",
+						 NULL, NULL, NULL);
+}

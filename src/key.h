@@ -1,0 +1,48 @@
+/*-------------------------------------------------------------------------
+ *
+ * key.h
+ *	  Idempotency keys: what they are hashed from.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TRIGGER_IDEM_KEY_H
+#define TRIGGER_IDEM_KEY_H
+
+#include "lib/stringinfo.h"
+
+#include "trigger_idem.h"
+
+#define KEY_BYTES		32
+#define KEY_HEX_LENGTH	(2 * KEY_BYTES)
+#define KEY_MAX_CHARS	2048
+
+typedef enum KeyScope
+{
+	KEY_SCOPE_RUN,
+	KEY_SCOPE_ATTEMPT,
+	KEY_SCOPE_GLOBAL,
+} KeyScope;
+
+typedef struct Key
+{
+	uint8		bytes[KEY_BYTES];
+} Key;
+
+extern KeyScope key_scope_parse(const char *scope);
+extern const char *key_scope_name(KeyScope scope);
+extern void key_check_text(text *key);
+
+/* The material of a hash, appended part by part */
+extern void key_material_begin(StringInfo material, const char *domain);
+extern void key_material_bytes(StringInfo material, const void *data, int length);
+extern void key_material_text(StringInfo material, const char *data, int length);
+extern void key_material_cstring(StringInfo material, const char *string);
+extern void key_material_hash(StringInfo material, Key *key);
+
+extern void key_from_text(text *key, KeyScope scope, Key *result, KeyScope *effective);
+extern bool key_parse_hex(text *key, Key *result);
+extern text *key_to_hex(const Key *key);
+extern void key_id(const Key *key, const char *environment, const char *task_id,
+				   const char *group, pg_uuid_t *id);
+
+#endif							/* TRIGGER_IDEM_KEY_H */

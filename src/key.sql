@@ -1,0 +1,38 @@
+-- One row for every key that is taken.  key_id is a truncated hash over
+-- (environment, group or task, key); the full key stands beside it and is
+-- compared on every hit.  Nothing updates a row but a take-over after expiry.
+CREATE TABLE trigger_idem.idempotency_key (
+	key_id uuid NOT NULL,
+	run_id uuid NOT NULL,
+	created_at timestamptz NOT NULL,
+	expires_at timestamptz,
+	environment text COLLATE pg_catalog."C" NOT NULL,
+	task_id text COLLATE pg_catalog."C" NOT NULL,
+	idempotency_group text COLLATE pg_catalog."C",
+	idempotency_key bytea NOT NULL,
+	key text COLLATE pg_catalog."C",
+	scope text COLLATE pg_catalog."C",
+	CONSTRAINT idempotency_key_pkey PRIMARY KEY (key_id)
+);
+
+CREATE FUNCTION trigger_idem.idempotency_key_create(
+	key text,
+	scope text DEFAULT 'run',
+	run_id uuid DEFAULT NULL,
+	attempt int DEFAULT NULL)
+RETURNS text
+LANGUAGE c STABLE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'trigger_idem_idempotency_key_create';
+COMMENT ON FUNCTION trigger_idem.idempotency_key_create(text, text, uuid, int) IS
+	'Idempotency key of a text: 64 hexadecimal digits';
+
+CREATE FUNCTION trigger_idem.idempotency_key_create(
+	key text[],
+	scope text DEFAULT 'run',
+	run_id uuid DEFAULT NULL,
+	attempt int DEFAULT NULL)
+RETURNS text
+LANGUAGE c STABLE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'trigger_idem_idempotency_key_create_array';
+COMMENT ON FUNCTION trigger_idem.idempotency_key_create(text[], text, uuid, int) IS
+	'Idempotency key of several texts, no two lists alike: 64 hexadecimal digits';

@@ -1,0 +1,654 @@
+/*-------------------------------------------------------------------------
+ *
+ * run.c
+ *	  Runs: their ids, their status, and the one place that changes it.
+ *
+ * A run that is not final has a queue entry, and its status follows from it:
+ *
+ *	executing	the entry has a worker
+ *	delayed		visible_from is to come
+ *	queued		otherwise
+ *
+ * A run that is final has no entry, and its status is in its row.  Every
+ * transition locks the entry FOR UPDATE first and checks the attempt it comes
+ * from; README.md has the picture.
+ *
+ * Lock order: queue entry, run, idempotency key.  trigger_task() locks a key
+ * and then inserts the other two, which nobody else can see yet.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_enum.h"
+#include "catalog/pg_type.h"
+#include "common/pg_prng.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#include <math.h>
+
+#include "failure.h"
+#include "run.h"
+#include "statement.h"
+#include "store.h"
+#include "task.h"
+#include "worker.h"
+
+static const char *const status_names[RUN_STATUSES] = {
+	[RUN_DELAYED] = "delayed",
+	[RUN_QUEUED] = "queued",
+	[RUN_EXECUTING] = "executing",
+	[RUN_WAITING] = "waiting",
+	[RUN_COMPLETED] = "completed",
+	[RUN_FAILED] = "failed",
+	[RUN_CRASHED] = "crashed",
+	[RUN_TIMED_OUT] = "timed_out",
+	[RUN_CANCELED] = "canceled",
+	[RUN_EXPIRED] = "expired",
+};
+
+/* ---------- Ids ---------- */
+
+/*
+ * A UUIDv7: 48 bits of milliseconds, 12 bits of the fraction of a millisecond,
+ * 10 bits of shard number, 52 random bits.  Ids made one after the other go to
+ * the right edge of an index.
+ */
+void
+run_id_generate(pg_uuid_t *run_id, TimestampTz now)
+{
+	int64		us = now + (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+	uint64		ms = us / 1000;
+	uint32		fraction = (us % 1000) * 4096 / 1000;
+
+	if (!pg_strong_random(run_id->data + 8, 8))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not generate random values")));
+	for (int i = 0; i < 6; i++)
+		run_id->data[i] = (uint8) (ms >> (40 - 8 * i));
+	run_id->data[6] = 0x70 | (fraction >> 8);
+	run_id->data[7] = fraction & 0xff;
+	run_id->data[8] = 0x80 | (trigger_idem_shard >> 4);
+	run_id->data[9] = (trigger_idem_shard & 0x0f) << 4 | (run_id->data[9] & 0x0f);
+}
+
+/* ---------- Status ---------- */
+
+const char *
+run_status_name(RunStatus status)
+{
+	return status_names[status];
+}
+
+bool
+run_status_parse(const char *name, RunStatus *status)
+{
+	for (int i = 0; i < RUN_STATUSES; i++)
+		if (strcmp(name, status_names[i]) == 0)
+		{
+			*status = (RunStatus) i;
+			return true;
+		}
+	return false;
+}
+
+/* The value of the SQL type trigger_idem.run_status */
+Oid
+run_status_oid(RunStatus status)
+{
+	HeapTuple	tuple = SearchSysCache2(ENUMTYPOIDNAME,
+										ObjectIdGetDatum(store_run_status_type()),
+										CStringGetDatum(status_names[status]));
+	Oid			oid;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "run status \"%s\" is missing", status_names[status]);
+	oid = ((Form_pg_enum) GETSTRUCT(tuple))->oid;
+	ReleaseSysCache(tuple);
+	return oid;
+}
+
+RunStatus
+run_status_from_oid(Oid oid)
+{
+	HeapTuple	tuple = SearchSysCache1(ENUMOID, ObjectIdGetDatum(oid));
+	RunStatus	status;
+
+	if (!HeapTupleIsValid(tuple) ||
+		!run_status_parse(NameStr(((Form_pg_enum) GETSTRUCT(tuple))->enumlabel), &status))
+		elog(ERROR, "unknown run status %u", oid);
+	ReleaseSysCache(tuple);
+	return status;
+}
+
+/* The status of a run that has this queue entry */
+static RunStatus
+entry_status(HeapTuple entry, TupleDesc desc)
+{
+	bool		no_worker;
+	bool		isnull;
+
+	(void) heap_getattr(entry, ENTRY_WORKER_ID, desc, &no_worker);
+	if (!no_worker)
+		return RUN_EXECUTING;
+	if (DatumGetTimestampTz(heap_getattr(entry, ENTRY_VISIBLE_FROM, desc, &isnull)) >
+		GetCurrentTimestamp())
+		return RUN_DELAYED;
+	return RUN_QUEUED;
+}
+
+/*
+ * Find a run's status as snapshot sees it; false when there is no such run.
+ */
+bool
+run_find_status(const pg_uuid_t *run_id, Snapshot snapshot, RunStatus *status)
+{
+	StoreLookup lookup;
+	HeapTuple	tuple = store_lookup(&lookup, STORE_RUN, UUIDPGetDatum(run_id), snapshot);
+	bool		found = HeapTupleIsValid(tuple);
+	bool		unfinished = false;
+
+	if (found)
+	{
+		Datum		value = heap_getattr(tuple, RUN_STATUS, RelationGetDescr(lookup.rel),
+										 &unfinished);
+
+		if (!unfinished)
+			*status = run_status_from_oid(DatumGetObjectId(value));
+	}
+	store_lookup_end(&lookup);
+	if (!unfinished)
+		return found;
+
+	tuple = store_lookup(&lookup, STORE_QUEUE_ENTRY, UUIDPGetDatum(run_id), snapshot);
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "unfinished run has no queue entry");
+	*status = entry_status(tuple, RelationGetDescr(lookup.rel));
+	store_lookup_end(&lookup);
+	return true;
+}
+
+/* ---------- Claiming ---------- */
+
+/*
+ * The queues that have an entry due, the one that is due longest first.  Walks
+ * from queue to queue in the index, so it costs by the queue, not by the entry.
+ */
+static Statement due_queues = {
+	.sql = "WITH RECURSIVE head AS ("
+	"  (SELECT e.queue, e.ord FROM trigger_idem.queue_entry e ORDER BY e.queue, e.ord LIMIT 1)"
+	"  UNION ALL"
+	"  SELECT n.queue, n.ord FROM head h, LATERAL ("
+	"    SELECT e.queue, e.ord FROM trigger_idem.queue_entry e"
+	"    WHERE e.queue OPERATOR(pg_catalog.>) h.queue ORDER BY e.queue, e.ord LIMIT 1) n) "
+	"SELECT h.queue FROM head h WHERE h.ord OPERATOR(pg_catalog.<=) $1 ORDER BY h.ord",
+	.expected = SPI_OK_SELECT,
+	.cursor_options = CURSOR_OPT_GENERIC_PLAN,
+	.argtypes = {TIMESTAMPTZOID}
+};
+
+/*
+ * Lock the first due entry of a queue whose task runs as the given role.  The
+ * look at the task is a subquery, not a join, so that the plan can only be the
+ * walk along the index.
+ */
+static Statement lock_due_entry = {
+	.sql = "SELECT e.ctid, e.run_id, e.attempt, e.steady_attempt, e.environment, e.task_id "
+	"FROM trigger_idem.queue_entry e "
+	"WHERE e.queue OPERATOR(pg_catalog.=) $1 AND e.ord OPERATOR(pg_catalog.<=) $2"
+	"  AND e.visible_from OPERATOR(pg_catalog.<=) $2 AND e.worker_id IS NULL"
+	"  AND ($3 IS NULL OR e.environment OPERATOR(pg_catalog.=) $3)"
+	"  AND (SELECT t.run_as OPERATOR(pg_catalog.=) $4 AND t.handler_name IS NOT NULL"
+	"         AND t.dropped_at IS NULL"
+	"       FROM trigger_idem.task t WHERE t.task_id OPERATOR(pg_catalog.=) e.task_id)"
+	"  AND NOT EXISTS (SELECT FROM trigger_idem.environment v"
+	"    WHERE v.environment OPERATOR(pg_catalog.=) e.environment AND v.role IS NOT NULL"
+	"      AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles r"
+	"        WHERE r.rolname OPERATOR(pg_catalog.=) v.role::pg_catalog.name"
+	"          AND pg_catalog.pg_has_role($4::pg_catalog.name, r.oid, 'MEMBER'))) "
+	"ORDER BY e.ord LIMIT 1 FOR UPDATE OF e SKIP LOCKED",
+	.expected = SPI_OK_SELECT,
+	.cursor_options = CURSOR_OPT_GENERIC_PLAN,
+	.argtypes = {TEXTOID, TIMESTAMPTZOID, TEXTOID, TEXTOID}
+};
+
+/* The transition to executing; the entry moves to the end of its lease. */
+static Statement claim_entry = {
+	.sql = "UPDATE trigger_idem.queue_entry SET attempt = attempt OPERATOR(pg_catalog.+) 1,"
+	"  worker_id = $2, worker_token = $3, started_at = $4,"
+	"  first_started_at = COALESCE(first_started_at, $4), ord = $5, visible_from = $5 "
+	"WHERE ctid OPERATOR(pg_catalog.=) $1",
+	.expected = SPI_OK_UPDATE,
+	.cursor_options = CURSOR_OPT_GENERIC_PLAN,
+	.argtypes = {TIDOID, TEXTOID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID}
+};
+
+static int64
+task_lease_ms(const char *task_id)
+{
+	const Task *task = task_find(task_id);
+
+	return task ? interval_to_ms(&task->lease_duration) : 30 * 1000;
+}
+
+/*
+ * Claim from one queue, inside an owner scope.  Everything but the payload is
+ * filled in.
+ */
+static bool
+claim_from_queue(OwnerScope *scope, Datum queue, const char *environment, const char *run_as,
+				 const char *worker_id, int64 worker_token, ClaimedRun *claimed)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz lease_end;
+	ItemPointerData tid;
+	Datum		values[5] = {queue, TimestampTzGetDatum(now)};
+	char		nulls[5] = {' ', ' ', environment ? ' ' : 'n', ' ', ' '};
+
+	if (environment)
+		values[2] = CStringGetTextDatum(environment);
+	values[3] = CStringGetTextDatum(run_as);
+	if (statement_run(&lock_due_entry, values, nulls) == 0)
+		return false;
+
+	tid = *(ItemPointer) DatumGetPointer(statement_value(0, 1, NULL));
+	claimed->run_id = *DatumGetUUIDP(statement_value(0, 2, NULL));
+	claimed->attempt = DatumGetInt32(statement_value(0, 3, NULL)) + 1;
+	claimed->steady_attempt = DatumGetInt32(statement_value(0, 4, NULL));
+	claimed->environment = statement_text(scope, 0, 5);
+	claimed->task_id = statement_text(scope, 0, 6);
+
+	lease_end = TimestampTzPlusMilliseconds(now, task_lease_ms(claimed->task_id));
+	values[0] = PointerGetDatum(&tid);
+	values[1] = CStringGetTextDatum(worker_id);
+	values[2] = Int64GetDatum(worker_token);
+	values[3] = TimestampTzGetDatum(now);
+	values[4] = TimestampTzGetDatum(lease_end);
+	if (statement_run(&claim_entry, values, NULL) != 1)
+		elog(ERROR, "claimed queue entry is gone");
+	return true;
+}
+
+/*
+ * Claim one due run whose task has a handler and runs as run_as: raise its
+ * attempt and give it to the worker.  queue and environment may be NULL for
+ * all.  False when there is none.  What comes back is in the current context.
+ */
+bool
+run_claim(const char *queue, const char *environment, const char *run_as,
+		  const char *worker_id, int64 worker_token, ClaimedRun *claimed)
+{
+	OwnerScope	scope;
+	Datum		values[RUN_COLUMNS];
+	bool		nulls[RUN_COLUMNS];
+	Snapshot	snapshot;
+	bool		found = false;
+
+	owner_begin(&scope);
+	if (queue)
+		found = claim_from_queue(&scope, CStringGetTextDatum(queue), environment, run_as,
+								 worker_id, worker_token, claimed);
+	else
+	{
+		Datum		now = TimestampTzGetDatum(GetCurrentTimestamp());
+		uint64		count = statement_run(&due_queues, &now, NULL);
+		SPITupleTable *queues = SPI_tuptable;
+
+		for (uint64 i = 0; i < count && !found; i++)
+		{
+			bool		isnull;
+
+			found = claim_from_queue(&scope,
+									 SPI_getbinval(queues->vals[i], queues->tupdesc, 1, &isnull),
+									 environment, run_as, worker_id, worker_token, claimed);
+		}
+	}
+	owner_end(&scope);
+	if (!found)
+		return false;
+
+	snapshot = store_snapshot();
+	if (!store_fetch(STORE_RUN, UUIDPGetDatum(&claimed->run_id), snapshot, values, nulls))
+		elog(ERROR, "queue entry has no run");
+	claimed->payload_isnull = nulls[RUN_PAYLOAD - 1];
+	claimed->payload = claimed->payload_isnull ? (Datum) 0 :
+		PointerGetDatum(PG_DETOAST_DATUM_COPY(values[RUN_PAYLOAD - 1]));
+	UnregisterSnapshot(snapshot);
+	return true;
+}
+
+/* ---------- The end of an attempt ---------- */
+
+#define LOCK_ENTRY \
+	"SELECT e.task_id, e.failures, e.max_attempts, e.priority, e.worker_id, e.started_at," \
+	"  e.first_started_at " \
+	"FROM trigger_idem.queue_entry e " \
+	"WHERE e.run_id OPERATOR(pg_catalog.=) $1 AND e.attempt OPERATOR(pg_catalog.=) $2" \
+	"  AND e.worker_id IS NOT NULL FOR UPDATE"
+
+/* For the worker that owns the attempt */
+static Statement lock_entry = {
+	.sql = LOCK_ENTRY,
+	.expected = SPI_OK_SELECT,
+	.argtypes = {UUIDOID, INT4OID}
+};
+
+/* For whoever takes it away: never waits for a worker that is committing */
+static Statement lock_entry_unless_locked = {
+	.sql = LOCK_ENTRY " SKIP LOCKED",
+	.expected = SPI_OK_SELECT,
+	.argtypes = {UUIDOID, INT4OID}
+};
+
+static Statement insert_attempt = {
+	.sql = "INSERT INTO trigger_idem.attempt (run_id, attempt, status, worker_id, started_at,"
+	"  finished_at, steps_done, steps_replayed, error) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+	.expected = SPI_OK_INSERT,
+	.argtypes = {UUIDOID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID,
+	INT4OID, JSONBOID}
+};
+
+static Statement requeue_entry = {
+	.sql = "UPDATE trigger_idem.queue_entry SET ord = $2, visible_from = $3, failures = $4,"
+	"  steady_attempt = attempt OPERATOR(pg_catalog.+) 1, worker_id = NULL, worker_token = NULL,"
+	"  started_at = NULL "
+	"WHERE run_id OPERATOR(pg_catalog.=) $1",
+	.expected = SPI_OK_UPDATE,
+	.argtypes = {UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID}
+};
+
+static Statement delete_entry = {
+	.sql = "DELETE FROM trigger_idem.queue_entry WHERE run_id OPERATOR(pg_catalog.=) $1",
+	.expected = SPI_OK_DELETE,
+	.argtypes = {UUIDOID}
+};
+
+static Statement finish_run = {
+	.sql = "UPDATE trigger_idem.run SET status = $2::trigger_idem.run_status, attempt = $3,"
+	"  started_at = $4, finished_at = $5, output = $6, error = $7 "
+	"WHERE run_id OPERATOR(pg_catalog.=) $1 AND status IS NULL RETURNING key_id",
+	.expected = SPI_OK_UPDATE_RETURNING,
+	.argtypes = {UUIDOID, TEXTOID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID, JSONBOID}
+};
+
+static Statement release_key = {
+	.sql = "DELETE FROM trigger_idem.idempotency_key "
+	"WHERE key_id OPERATOR(pg_catalog.=) $1 AND run_id OPERATOR(pg_catalog.=) $2",
+	.expected = SPI_OK_DELETE,
+	.argtypes = {UUIDOID, UUIDOID}
+};
+
+static const char *const attempt_statuses[] = {
+	[ATTEMPT_COMPLETED] = "completed",
+	[ATTEMPT_FAILED] = "failed",
+	[ATTEMPT_ABORTED] = "failed",
+	[ATTEMPT_CRASHED] = "crashed",
+};
+
+/* What is known of a locked entry */
+typedef struct Entry
+{
+	const Task *task;			/* or NULL */
+	int			failures;
+	int			max_attempts;
+	int			priority;
+	Datum		worker_id;
+	Datum		started_at;
+	Datum		first_started_at;
+} Entry;
+
+/*
+ * How long to wait before the next attempt: the task's minimum, times its
+ * factor for every failure but the first, at most its maximum; with jitter,
+ * between half of that and all of it.
+ */
+static int64
+backoff_ms(const Task *task, int failures)
+{
+	double		ms;
+
+	if (task == NULL)
+		return 0;
+	ms = (double) interval_to_ms(&task->min_backoff) *
+		pow(task->backoff_factor, failures - 1);
+	ms = Min(ms, (double) interval_to_ms(&task->max_backoff));
+	if (task->backoff_jitter)
+		ms *= 0.5 + pg_prng_double(&pg_global_prng_state) / 2;
+	return (int64) ms;
+}
+
+/* Back into the queue: executing -> queued or delayed */
+static void
+entry_requeue(const pg_uuid_t *run_id, const Entry *entry, TimestampTz visible_from)
+{
+	Datum		values[4] = {UUIDPGetDatum(run_id)};
+
+	values[1] = TimestampTzGetDatum(visible_from - entry->priority * USECS_PER_SEC);
+	values[2] = TimestampTzGetDatum(visible_from);
+	values[3] = Int32GetDatum(entry->failures);
+	statement_run(&requeue_entry, values, NULL);
+}
+
+/* Out of the queue: executing -> a final state */
+static void
+run_finish(const pg_uuid_t *run_id, int attempt, const Entry *entry, RunStatus status,
+		   const AttemptResult *result, TimestampTz now)
+{
+	Datum		values[7] = {UUIDPGetDatum(run_id)};
+	char		nulls[7] = {' ', ' ', ' ', ' ', ' ', ' ', ' '};
+	bool		has_no_key;
+	Datum		key_id;
+
+	Assert(RUN_STATUS_IS_FINAL(status));
+	statement_run(&delete_entry, values, NULL);
+
+	values[1] = CStringGetTextDatum(run_status_name(status));
+	values[2] = Int32GetDatum(attempt);
+	values[3] = entry->first_started_at;
+	values[4] = TimestampTzGetDatum(now);
+	values[5] = PointerGetDatum(result->output);
+	nulls[5] = result->output ? ' ' : 'n';
+	values[6] = PointerGetDatum(result->error);
+	nulls[6] = result->error ? ' ' : 'n';
+	if (statement_run(&finish_run, values, nulls) != 1)
+		elog(ERROR, "unfinished run is final already");
+
+	key_id = statement_value(0, 1, &has_no_key);
+	if (!has_no_key && entry->task && (entry->task->release_key_on & (1 << status)))
+	{
+		values[0] = key_id;
+		values[1] = UUIDPGetDatum(run_id);
+		statement_run(&release_key, values, NULL);
+	}
+}
+
+static void
+attempt_record(const pg_uuid_t *run_id, int attempt, const Entry *entry,
+			   const AttemptResult *result, TimestampTz now)
+{
+	Datum		values[9] = {UUIDPGetDatum(run_id), Int32GetDatum(attempt)};
+	char		nulls[9] = {' ', ' ', ' ', ' ', ' ', ' ', ' ', ' ', ' '};
+
+	values[2] = CStringGetTextDatum(attempt_statuses[result->end]);
+	values[3] = entry->worker_id;
+	values[4] = entry->started_at;
+	values[5] = TimestampTzGetDatum(now);
+	values[6] = Int32GetDatum(result->steps_done);
+	values[7] = Int32GetDatum(result->steps_replayed);
+	nulls[6] = nulls[7] = result->steps_done >= 0 ? ' ' : 'n';
+	values[8] = PointerGetDatum(result->error);
+	nulls[8] = result->error ? ' ' : 'n';
+	statement_run(&insert_attempt, values, nulls);
+}
+
+/* Decide what becomes of the run of a locked entry, and do it. */
+static void
+attempt_settle(const pg_uuid_t *run_id, int attempt, Entry *entry, const AttemptResult *result)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz visible_from = now;
+
+	attempt_record(run_id, attempt, entry, result, now);
+	if (result->end == ATTEMPT_COMPLETED)
+	{
+		run_finish(run_id, attempt, entry, RUN_COMPLETED, result, now);
+		return;
+	}
+
+	entry->failures++;
+	if (result->end == ATTEMPT_ABORTED || entry->failures >= entry->max_attempts)
+	{
+		run_finish(run_id, attempt, entry,
+				   result->end == ATTEMPT_CRASHED ? RUN_CRASHED : RUN_FAILED, result, now);
+		return;
+	}
+	if (result->end == ATTEMPT_FAILED)
+		visible_from = TimestampTzPlusMilliseconds(now, backoff_ms(entry->task, entry->failures));
+	entry_requeue(run_id, entry, visible_from);
+}
+
+static bool
+end_attempt(Statement *lock, const pg_uuid_t *run_id, int attempt, const AttemptResult *result)
+{
+	OwnerScope	scope;
+	Datum		values[2] = {UUIDPGetDatum(run_id), Int32GetDatum(attempt)};
+	bool		owned;
+
+	owner_begin(&scope);
+	owned = statement_run(lock, values, NULL) == 1;
+	if (owned)
+	{
+		Entry		entry;
+		char	   *task_id = TextDatumGetCString(statement_value(0, 1, NULL));
+
+		entry.failures = DatumGetInt32(statement_value(0, 2, NULL));
+		entry.max_attempts = DatumGetInt32(statement_value(0, 3, NULL));
+		entry.priority = DatumGetInt32(statement_value(0, 4, NULL));
+		entry.worker_id = statement_value(0, 5, NULL);
+		entry.started_at = statement_value(0, 6, NULL);
+		entry.first_started_at = statement_value(0, 7, NULL);
+		entry.task = task_find(task_id);
+		attempt_settle(run_id, attempt, &entry, result);
+	}
+	owner_end(&scope);
+	return owned;
+}
+
+/*
+ * End an attempt, for the worker that executes it: the run is completed, goes
+ * back into the queue, or fails for good.  False, and nothing is changed, when
+ * the attempt no longer owns the run.
+ */
+bool
+run_end_attempt(const pg_uuid_t *run_id, int attempt, const AttemptResult *result)
+{
+	return end_attempt(&lock_entry, run_id, attempt, result);
+}
+
+/* ---------- Dead workers ---------- */
+
+static Statement executing_entries = {
+	.sql = "SELECT e.run_id, e.attempt, e.worker_token, e.ord, e.task_id "
+	"FROM trigger_idem.queue_entry e WHERE e.worker_id IS NOT NULL",
+	.expected = SPI_OK_SELECT
+};
+
+/* A worker inside the database is alive: its lease goes on. */
+static Statement renew_lease = {
+	.sql = "UPDATE trigger_idem.queue_entry SET ord = $3, visible_from = $3 "
+	"WHERE ctid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT e.ctid FROM trigger_idem.queue_entry e"
+	"  WHERE e.run_id OPERATOR(pg_catalog.=) $1 AND e.attempt OPERATOR(pg_catalog.=) $2"
+	"    AND e.worker_id IS NOT NULL FOR UPDATE SKIP LOCKED))",
+	.expected = SPI_OK_UPDATE,
+	.argtypes = {UUIDOID, INT4OID, TIMESTAMPTZOID}
+};
+
+typedef struct Executing
+{
+	pg_uuid_t	run_id;
+	int			attempt;
+	bool		has_token;		/* a worker inside the database */
+	int64		token;
+	TimestampTz lease_end;
+	char	   *task_id;
+} Executing;
+
+static List *
+executing_list(void)
+{
+	List	   *list = NIL;
+	OwnerScope	scope;
+	uint64		count;
+
+	owner_begin(&scope);
+	count = statement_run(&executing_entries, NULL, NULL);
+	for (uint64 i = 0; i < count; i++)
+	{
+		MemoryContext spi = MemoryContextSwitchTo(scope.caller);
+		Executing  *executing = palloc(sizeof(Executing));
+		bool		isnull;
+
+		executing->run_id = *DatumGetUUIDP(statement_value(i, 1, NULL));
+		executing->attempt = DatumGetInt32(statement_value(i, 2, NULL));
+		executing->token = DatumGetInt64(statement_value(i, 3, &isnull));
+		executing->has_token = !isnull;
+		executing->lease_end = DatumGetTimestampTz(statement_value(i, 4, NULL));
+		executing->task_id = statement_text(&scope, i, 5);
+		list = lappend(list, executing);
+		MemoryContextSwitchTo(spi);
+	}
+	owner_end(&scope);
+	return list;
+}
+
+static void
+lease_renew(const Executing *executing, int64 lease_ms)
+{
+	OwnerScope	scope;
+	Datum		values[3] = {UUIDPGetDatum(&executing->run_id), Int32GetDatum(executing->attempt)};
+
+	owner_begin(&scope);
+	values[2] = TimestampTzGetDatum(TimestampTzPlusMilliseconds(GetCurrentTimestamp(), lease_ms));
+	statement_run(&renew_lease, values, NULL);
+	owner_end(&scope);
+}
+
+/*
+ * Look at every attempt that is executing, and end those whose worker is gone:
+ * inside the database when its sign of life says so, outside it when the lease
+ * is over.  Returns how many runs were taken away from their workers.
+ */
+int
+run_take_over_dead(void)
+{
+	AttemptResult crashed = {.end = ATTEMPT_CRASHED, .steps_done = -1};
+	int			taken = 0;
+	ListCell   *cell;
+
+	foreach(cell, executing_list())
+	{
+		Executing  *executing = lfirst(cell);
+		int64		lease_ms = task_lease_ms(executing->task_id);
+		bool		over = executing->lease_end <= GetCurrentTimestamp();
+		bool		dead = executing->has_token ?
+			!worker_is_alive(executing->token, lease_ms) : over;
+
+		CHECK_FOR_INTERRUPTS();
+		if (dead)
+		{
+			crashed.error = failure_worker_died();
+			taken += end_attempt(&lock_entry_unless_locked, &executing->run_id,
+								 executing->attempt, &crashed);
+		}
+		else if (over)
+			lease_renew(executing, lease_ms);
+	}
+	return taken;
+}

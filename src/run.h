@@ -1,0 +1,75 @@
+/*-------------------------------------------------------------------------
+ *
+ * run.h
+ *	  Runs: their ids, their status, and the one place that changes it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TRIGGER_IDEM_RUN_H
+#define TRIGGER_IDEM_RUN_H
+
+#include "utils/jsonb.h"
+
+#include "trigger_idem.h"
+
+/* As the enum type trigger_idem.run_status, in its order */
+typedef enum RunStatus
+{
+	RUN_DELAYED,
+	RUN_QUEUED,
+	RUN_EXECUTING,
+	RUN_WAITING,
+	RUN_COMPLETED,
+	RUN_FAILED,
+	RUN_CRASHED,
+	RUN_TIMED_OUT,
+	RUN_CANCELED,
+	RUN_EXPIRED,
+} RunStatus;
+
+#define RUN_STATUSES (RUN_EXPIRED + 1)
+#define RUN_STATUS_IS_FINAL(status) ((status) >= RUN_COMPLETED)
+
+/* A run that somebody has just claimed */
+typedef struct ClaimedRun
+{
+	pg_uuid_t	run_id;
+	int			attempt;
+	int			steady_attempt;
+	char	   *environment;
+	char	   *task_id;
+	Datum		payload;
+	bool		payload_isnull;
+} ClaimedRun;
+
+/* How an attempt ended */
+typedef enum AttemptEnd
+{
+	ATTEMPT_COMPLETED,
+	ATTEMPT_FAILED,				/* an error; retried while attempts are left */
+	ATTEMPT_ABORTED,			/* an error that must not be retried */
+	ATTEMPT_CRASHED,			/* its worker is gone */
+} AttemptEnd;
+
+typedef struct AttemptResult
+{
+	AttemptEnd	end;
+	Jsonb	   *output;			/* or NULL */
+	Jsonb	   *error;			/* or NULL */
+	int			steps_done;		/* -1: not known */
+	int			steps_replayed;
+} AttemptResult;
+
+extern void run_id_generate(pg_uuid_t *run_id, TimestampTz now);
+extern const char *run_status_name(RunStatus status);
+extern Oid	run_status_oid(RunStatus status);
+extern RunStatus run_status_from_oid(Oid oid);
+extern bool run_status_parse(const char *name, RunStatus *status);
+extern bool run_find_status(const pg_uuid_t *run_id, Snapshot snapshot, RunStatus *status);
+
+extern bool run_claim(const char *queue, const char *environment, const char *run_as,
+					  const char *worker_id, int64 worker_token, ClaimedRun *claimed);
+extern bool run_end_attempt(const pg_uuid_t *run_id, int attempt, const AttemptResult *result);
+extern int	run_take_over_dead(void);
+
+#endif							/* TRIGGER_IDEM_RUN_H */

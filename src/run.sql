@@ -1,0 +1,92 @@
+CREATE TYPE trigger_idem.run_status AS ENUM (
+	'delayed', 'queued', 'executing', 'waiting',
+	'completed', 'failed', 'crashed', 'timed_out', 'canceled', 'expired');
+COMMENT ON TYPE trigger_idem.run_status IS
+	'Where a run stands; the first four are of unfinished runs, the others are final';
+
+-- A run is written when it is triggered and once more when it is final.  No
+-- index stands on what that second write changes, and pages keep room for it,
+-- so it stays a HOT update.  status is NULL while a queue entry exists.
+CREATE TABLE trigger_idem.run (
+	run_id uuid NOT NULL,
+	created_at timestamptz NOT NULL,
+	run_at timestamptz NOT NULL,
+	key_id uuid,
+	idempotency_key_expires_at timestamptz,
+	parent_run_id uuid,
+	max_attempts int NOT NULL,
+	priority int NOT NULL,
+	environment text COLLATE pg_catalog."C" NOT NULL,
+	task_id text COLLATE pg_catalog."C" NOT NULL,
+	queue text COLLATE pg_catalog."C" NOT NULL,
+	triggered_by text COLLATE pg_catalog."C" NOT NULL,
+	idempotency_key text COLLATE pg_catalog."C",
+	idempotency_key_scope text COLLATE pg_catalog."C",
+	tags text[],
+	metadata jsonb,
+	payload jsonb,
+	status trigger_idem.run_status,
+	attempt int,
+	started_at timestamptz,
+	finished_at timestamptz,
+	output jsonb,
+	error jsonb,
+	CONSTRAINT run_pkey PRIMARY KEY (run_id)
+) WITH (fillfactor = 85);
+
+-- The queue: one row for every unfinished run, deleted when it is final.
+-- Ordered by ord (the time the run is visible from, less its priority in
+-- seconds), which is the end of the lease while an attempt executes: a claim
+-- never walks over leased entries.
+CREATE TABLE trigger_idem.queue_entry (
+	run_id uuid NOT NULL,
+	ord timestamptz NOT NULL,
+	visible_from timestamptz NOT NULL,
+	started_at timestamptz,
+	first_started_at timestamptz,
+	worker_token bigint,
+	attempt int NOT NULL,
+	failures int NOT NULL,
+	steady_attempt int NOT NULL,
+	max_attempts int NOT NULL,
+	priority int NOT NULL,
+	queue text COLLATE pg_catalog."C" NOT NULL,
+	environment text COLLATE pg_catalog."C" NOT NULL,
+	task_id text COLLATE pg_catalog."C" NOT NULL,
+	worker_id text COLLATE pg_catalog."C",
+	CONSTRAINT queue_entry_pkey PRIMARY KEY (run_id)
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
+
+CREATE INDEX queue_entry_queue_ord_idx ON trigger_idem.queue_entry (queue, ord);
+
+-- The attempts executing right now: what a look for dead workers reads.
+CREATE INDEX queue_entry_executing_idx ON trigger_idem.queue_entry (worker_token)
+	WHERE worker_id IS NOT NULL;
+
+-- Attempts that have ended; the one executing is in the queue entry.
+CREATE TABLE trigger_idem.attempt (
+	run_id uuid NOT NULL,
+	attempt int NOT NULL,
+	status text COLLATE pg_catalog."C" NOT NULL,
+	worker_id text COLLATE pg_catalog."C",
+	started_at timestamptz NOT NULL,
+	finished_at timestamptz NOT NULL,
+	steps_done int,
+	steps_replayed int,
+	error jsonb,
+	CONSTRAINT attempt_pkey PRIMARY KEY (run_id, attempt)
+);
+
+CREATE FUNCTION trigger_idem.current_run_id()
+RETURNS uuid
+LANGUAGE c STABLE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'trigger_idem_current_run_id';
+COMMENT ON FUNCTION trigger_idem.current_run_id() IS
+	'Id of the run being executed, NULL outside a run';
+
+CREATE FUNCTION trigger_idem.current_attempt()
+RETURNS int
+LANGUAGE c STABLE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'trigger_idem_current_attempt';
+COMMENT ON FUNCTION trigger_idem.current_attempt() IS
+	'Number of the attempt being executed, NULL outside a run';

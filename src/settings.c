@@ -1,0 +1,117 @@
+/*-------------------------------------------------------------------------
+ *
+ * settings.c
+ *	  Keeping the settings of a session over the code of users.
+ *
+ * A handler's SET outlives its transaction.  Before the first handler the
+ * values that this session has set are written down; after each handler what
+ * it has set is put back, role and session authorization included.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+
+#include "compat.h"
+#include "settings.h"
+
+/* A setting that the session had set itself */
+typedef struct SavedSetting
+{
+	const char *name;
+	char	   *value;
+} SavedSetting;
+
+/* Was it set by SET in this session?  Settings of one transaction end by themselves. */
+static bool
+is_session_setting(const struct config_generic *setting)
+{
+	return setting->source == PGC_S_SESSION && setting->context != PGC_INTERNAL &&
+		strncmp(setting->name, "transaction_", strlen("transaction_")) != 0;
+}
+
+/* The settings of this session, in the current context */
+List *
+settings_save(void)
+{
+	List	   *saved = NIL;
+	int			count;
+	struct config_generic **settings = compat_get_guc_variables(&count);
+
+	for (int i = 0; i < count; i++)
+		if (is_session_setting(settings[i]))
+		{
+			SavedSetting *setting = palloc(sizeof(SavedSetting));
+
+			setting->name = pstrdup(settings[i]->name);
+			setting->value = pstrdup(GetConfigOption(settings[i]->name, false, false));
+			saved = lappend(saved, setting);
+		}
+	return saved;
+}
+
+static bool
+is_identity(const char *name)
+{
+	return strcmp(name, "role") == 0 || strcmp(name, "session_authorization") == 0;
+}
+
+static const SavedSetting *
+saved_find(List *saved, const char *name)
+{
+	ListCell   *cell;
+
+	foreach(cell, saved)
+	{
+		const SavedSetting *setting = lfirst(cell);
+
+		if (strcmp(setting->name, name) == 0)
+			return setting;
+	}
+	return NULL;
+}
+
+static void
+setting_set(const char *name, const char *value)
+{
+	(void) set_config_option(name, value, superuser() ? PGC_SUSET : PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SET, true, 0, false);
+}
+
+/*
+ * Put the settings back to what settings_save() found.  True when something
+ * had to be changed, which the next commit makes last.
+ */
+bool
+settings_restore(List *saved)
+{
+	bool		changed = false;
+	int			count;
+	struct config_generic **settings = compat_get_guc_variables(&count);
+	ListCell   *cell;
+
+	/* what was set in addition; who we are comes first, other settings need it */
+	for (int identity = true; identity >= false; identity--)
+		for (int i = 0; i < count; i++)
+			if (is_session_setting(settings[i]) && is_identity(settings[i]->name) == identity &&
+				saved_find(saved, settings[i]->name) == NULL)
+			{
+				setting_set(settings[i]->name, NULL);
+				changed = true;
+			}
+
+	/* what was set to something else, or reset */
+	foreach(cell, saved)
+	{
+		const SavedSetting *setting = lfirst(cell);
+		const char *value = GetConfigOption(setting->name, true, false);
+
+		if (value == NULL || strcmp(value, setting->value) != 0)
+		{
+			setting_set(setting->name, setting->value);
+			changed = true;
+		}
+	}
+	return changed;
+}

@@ -1,0 +1,109 @@
+/*-------------------------------------------------------------------------
+ *
+ * statement.c
+ *	  SQL of our own, run through SPI as the owner of the extension.
+ *
+ * This is the only file that runs our statements.  owner_begin() becomes the
+ * owner of the extension's tables and pins the search path, owner_end() goes
+ * back; nothing between the two calls a function of a user.  An error in
+ * between is undone by the abort of the (sub)transaction, which restores user,
+ * search path and SPI stack.
+ *
+ * The statements name everything with its schema, operators too, for the path
+ * alone would not be enough if one of them ever ran unpinned.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "statement.h"
+#include "store.h"
+
+void
+owner_begin(OwnerScope *scope)
+{
+	Oid			owner = store_owner();
+
+	scope->caller = CurrentMemoryContext;
+	scope->pushed_snapshot = !ActiveSnapshotSet();
+	if (scope->pushed_snapshot)
+		PushActiveSnapshot(GetTransactionSnapshot());
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	GetUserIdAndSecContext(&scope->user, &scope->security_context);
+	SetUserIdAndSecContext(owner, scope->security_context | SECURITY_LOCAL_USERID_CHANGE);
+	scope->path = compat_pin_search_path();
+}
+
+void
+owner_end(OwnerScope *scope)
+{
+	compat_unpin_search_path(scope->path);
+	SetUserIdAndSecContext(scope->user, scope->security_context);
+	if (SPI_finish() != SPI_OK_FINISH)
+		elog(ERROR, "SPI_finish failed");
+	if (scope->pushed_snapshot)
+		PopActiveSnapshot();
+}
+
+static void
+statement_prepare(Statement *statement)
+{
+	int			nargs = 0;
+
+	while (nargs < STATEMENT_MAX_ARGS && OidIsValid(statement->argtypes[nargs]))
+		nargs++;
+	statement->plan = SPI_prepare_cursor(statement->sql, nargs, statement->argtypes,
+										 statement->cursor_options);
+	if (statement->plan == NULL || SPI_keepplan(statement->plan) != 0)
+		elog(ERROR, "could not prepare \"%s\"", statement->sql);
+}
+
+/*
+ * Run a statement inside an owner scope and return the number of its rows,
+ * which are in SPI_tuptable.  nulls may be NULL when no value is null.
+ */
+uint64
+statement_run(Statement *statement, Datum *values, const char *nulls)
+{
+	int			result;
+
+	if (statement->plan == NULL)
+		statement_prepare(statement);
+	result = SPI_execute_plan(statement->plan, values, nulls, false, 0);
+	if (result != statement->expected)
+		elog(ERROR, "unexpected result %s of \"%s\"",
+			 SPI_result_code_string(result), statement->sql);
+	return SPI_processed;
+}
+
+/* A value of the last statement's result; valid until owner_end(). */
+Datum
+statement_value(uint64 row, int column, bool *isnull)
+{
+	bool		null_here;
+
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column,
+						 isnull ? isnull : &null_here);
+}
+
+/* A text value of the last result, copied for the scope's caller; or NULL. */
+char *
+statement_text(OwnerScope *scope, uint64 row, int column)
+{
+	bool		isnull;
+	Datum		value = statement_value(row, column, &isnull);
+	char	   *plain;
+
+	if (isnull)
+		return NULL;
+	plain = TextDatumGetCString(value);
+	return MemoryContextStrdup(scope->caller, plain);
+}

@@ -1,0 +1,378 @@
+/*-------------------------------------------------------------------------
+ *
+ * store.c
+ *	  Direct access to the extension's own tables, without SPI.
+ *
+ * The paths that must be fast read through a primary key or insert a row; both
+ * are done here with the server's own scan and insert functions, which neither
+ * a search_path nor an invalidated plan can reach.  Everything else about the
+ * tables is SQL text, run by statement.c.
+ *
+ * Nothing here checks privileges: the tables are granted to nobody, and the
+ * caller has decided what the user may do.
+ *
+ * OIDs are looked up by name and remembered until the relation cache says that
+ * one of the tables changed, so DROP EXTENSION and CREATE EXTENSION in one
+ * session work.  The names cannot be spoofed: the install script creates the
+ * schema itself and nobody else may create objects in it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_collation.h"
+#include "catalog/pg_type.h"
+#include "executor/executor.h"
+#include "storage/lmgr.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+
+#include "compat.h"
+#include "store.h"
+#include "trigger_idem.h"
+
+typedef struct StoreTableInfo
+{
+	const char *name;
+	const char *index;
+	RegProcedure key_equal;		/* of the index's first column */
+	int			columns;
+} StoreTableInfo;
+
+static const StoreTableInfo tables[STORE_TABLES] = {
+	[STORE_ENVIRONMENT] = {"environment", "environment_pkey", F_TEXTEQ, ENVIRONMENT_COLUMNS},
+	[STORE_TASK] = {"task", "task_pkey", F_TEXTEQ, TASK_COLUMNS},
+	[STORE_IDEMPOTENCY_KEY] = {"idempotency_key", "idempotency_key_pkey", F_UUID_EQ, KEY_COLUMNS},
+	[STORE_RUN] = {"run", "run_pkey", F_UUID_EQ, RUN_COLUMNS},
+	[STORE_QUEUE_ENTRY] = {"queue_entry", "queue_entry_pkey", F_UUID_EQ, ENTRY_COLUMNS},
+	[STORE_STEP] = {"step", "step_pkey", F_UUID_EQ, STEP_COLUMNS},
+	[STORE_GLOBAL_STEP] = {"global_step", "global_step_pkey", F_BYTEAEQ, GLOBAL_STEP_COLUMNS},
+};
+
+/* What is remembered of the catalogs */
+static struct
+{
+	bool		valid;
+	Oid			owner;
+	Oid			run_status_type;
+	Oid			table[STORE_TABLES];
+	Oid			index[STORE_TABLES];
+} catalog;
+
+static StoreInvalidationCallback invalidation_callback[STORE_TABLES];
+
+/*
+ * Relation cache callback: forget the OIDs when one of our tables changed, and
+ * tell the room that keeps a copy of the table's rows.  relid is InvalidOid
+ * when everything must be forgotten.
+ */
+static void
+store_relation_changed(Datum arg, Oid relid)
+{
+	for (int i = 0; i < STORE_TABLES; i++)
+	{
+		if (OidIsValid(relid) && catalog.valid &&
+			relid != catalog.table[i] && relid != catalog.index[i])
+			continue;
+		catalog.valid = false;
+		if (invalidation_callback[i])
+			invalidation_callback[i] ();
+	}
+}
+
+/* Called once, when the library is loaded. */
+void
+store_init(void)
+{
+	CacheRegisterRelcacheCallback(store_relation_changed, (Datum) 0);
+}
+
+/* Have callback called whenever the table may have changed its shape. */
+void
+store_on_invalidation(StoreTable table, StoreInvalidationCallback callback)
+{
+	Assert(invalidation_callback[table] == NULL);
+	invalidation_callback[table] = callback;
+}
+
+/*
+ * Look the OIDs up if they are not known; false when the extension is not
+ * installed (any more).
+ */
+static bool
+store_load(void)
+{
+	Oid			namespace;
+	HeapTuple	tuple;
+
+	if (likely(catalog.valid))
+		return true;
+
+	namespace = get_namespace_oid(EXTENSION_NAME, true);
+	if (!OidIsValid(namespace))
+		return false;
+	for (int i = 0; i < STORE_TABLES; i++)
+	{
+		catalog.table[i] = get_relname_relid(tables[i].name, namespace);
+		catalog.index[i] = get_relname_relid(tables[i].index, namespace);
+		if (!OidIsValid(catalog.table[i]) || !OidIsValid(catalog.index[i]))
+			return false;
+	}
+	catalog.run_status_type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
+											  PointerGetDatum("run_status"),
+											  ObjectIdGetDatum(namespace));
+	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(catalog.table[STORE_RUN]));
+	if (!HeapTupleIsValid(tuple) || !OidIsValid(catalog.run_status_type))
+		return false;
+	catalog.owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	catalog.valid = true;
+	return true;
+}
+
+static void
+store_require(void)
+{
+	if (!store_load())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("extension \"%s\" is not installed in this database", EXTENSION_NAME),
+				 errhint("It was dropped while a session was using it.")));
+}
+
+/* Is the extension there? */
+bool
+store_exists(void)
+{
+	return store_load();
+}
+
+/* The owner of the extension's tables */
+Oid
+store_owner(void)
+{
+	store_require();
+	return catalog.owner;
+}
+
+/* The type trigger_idem.run_status */
+Oid
+store_run_status_type(void)
+{
+	store_require();
+	return catalog.run_status_type;
+}
+
+Oid
+store_table_id(StoreTable table)
+{
+	store_require();
+	return catalog.table[table];
+}
+
+/*
+ * A registered snapshot to read the tables with; the caller unregisters it.
+ * At READ COMMITTED it sees what is committed now, not when the statement
+ * began: whoever lost a race for a key looks at the winner's rows with it.
+ */
+Snapshot
+store_snapshot(void)
+{
+	return RegisterSnapshot(IsolationUsesXactSnapshot() ?
+							GetTransactionSnapshot() : GetLatestSnapshot());
+}
+
+/* Open one of the tables; its columns must be those that this library knows. */
+static Relation
+store_open(StoreTable table, LOCKMODE lockmode)
+{
+	Relation	rel;
+
+	store_require();
+	rel = try_table_open(catalog.table[table], lockmode);
+	if (rel == NULL)
+	{
+		/* dropped before we had the lock */
+		catalog.valid = false;
+		store_require();
+		rel = table_open(catalog.table[table], lockmode);
+	}
+	if (RelationGetNumberOfAttributes(rel) < tables[table].columns)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("extension \"%s\" is older than its library", EXTENSION_NAME),
+				 errhint("Run ALTER EXTENSION %s UPDATE.", EXTENSION_NAME)));
+	return rel;
+}
+
+/*
+ * Begin an index lookup of the rows whose first key column equals key.  The
+ * first row is returned, or NULL; it is valid until the next call.
+ * store_lookup_end() must follow.
+ */
+HeapTuple
+store_lookup(StoreLookup *lookup, StoreTable table, Datum key, Snapshot snapshot)
+{
+	ScanKeyData scankey;
+
+	lookup->rel = store_open(table, AccessShareLock);
+	ScanKeyInit(&scankey, 1, BTEqualStrategyNumber, tables[table].key_equal, key);
+	if (tables[table].key_equal == F_TEXTEQ)
+		scankey.sk_collation = C_COLLATION_OID;
+	lookup->scan = systable_beginscan(lookup->rel, catalog.index[table], true,
+									  snapshot, 1, &scankey);
+	return systable_getnext(lookup->scan);
+}
+
+HeapTuple
+store_lookup_next(StoreLookup *lookup)
+{
+	return systable_getnext(lookup->scan);
+}
+
+void
+store_lookup_end(StoreLookup *lookup)
+{
+	systable_endscan(lookup->scan);
+	table_close(lookup->rel, AccessShareLock);
+}
+
+/*
+ * Fetch the one row with this key into values and nulls, palloc'd in the
+ * current context; false when there is none.
+ */
+bool
+store_fetch(StoreTable table, Datum key, Snapshot snapshot, Datum *values, bool *nulls)
+{
+	StoreLookup lookup;
+	HeapTuple	tuple = store_lookup(&lookup, table, key, snapshot);
+
+	if (HeapTupleIsValid(tuple))
+		heap_deform_tuple(heap_copytuple(tuple), RelationGetDescr(lookup.rel), values, nulls);
+	store_lookup_end(&lookup);
+	return HeapTupleIsValid(tuple);
+}
+
+/*
+ * Lock the newest version of the row with this key FOR KEY SHARE, at every
+ * isolation level, and fetch it as store_fetch() does; false when it is gone.
+ */
+bool
+store_lock_latest(StoreTable table, Datum key, Datum *values, bool *nulls)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	StoreLookup lookup;
+	HeapTuple	tuple = store_lookup(&lookup, table, key, snapshot);
+	bool		locked = false;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		TupleTableSlot *slot = table_slot_create(lookup.rel, NULL);
+		ItemPointerData tid = tuple->t_self;
+		TM_FailureData failure;
+
+		if (table_tuple_lock(lookup.rel, &tid, snapshot, slot, GetCurrentCommandId(true),
+							 LockTupleKeyShare, LockWaitBlock,
+							 TUPLE_LOCK_FLAG_FIND_LAST_VERSION, &failure) == TM_Ok)
+		{
+			heap_deform_tuple(ExecCopySlotHeapTuple(slot), RelationGetDescr(lookup.rel),
+							  values, nulls);
+			locked = true;
+		}
+		ExecDropSingleTupleTableSlot(slot);
+	}
+	store_lookup_end(&lookup);
+	UnregisterSnapshot(snapshot);
+	return locked;
+}
+
+/* What an insert needs of the executor */
+typedef struct StoreInsert
+{
+	Relation	rel;
+	EState	   *estate;
+	ResultRelInfo *result;
+	TupleTableSlot *slot;
+} StoreInsert;
+
+static void
+store_insert_begin(StoreInsert *insert, StoreTable table, Datum *values, bool *nulls,
+				   bool speculative)
+{
+	TupleDesc	desc;
+
+	insert->rel = store_open(table, RowExclusiveLock);
+	insert->estate = CreateExecutorState();
+	insert->result = makeNode(ResultRelInfo);
+	InitResultRelInfo(insert->result, insert->rel, 1, NULL, 0);
+	ExecOpenIndices(insert->result, speculative);
+
+	desc = RelationGetDescr(insert->rel);
+	insert->slot = table_slot_create(insert->rel, NULL);
+	ExecClearTuple(insert->slot);
+	memset(insert->slot->tts_isnull, true, desc->natts * sizeof(bool));
+	memcpy(insert->slot->tts_values, values, tables[table].columns * sizeof(Datum));
+	memcpy(insert->slot->tts_isnull, nulls, tables[table].columns * sizeof(bool));
+	ExecStoreVirtualTuple(insert->slot);
+}
+
+static void
+store_insert_end(StoreInsert *insert)
+{
+	ExecDropSingleTupleTableSlot(insert->slot);
+	ExecCloseIndices(insert->result);
+	FreeExecutorState(insert->estate);
+	table_close(insert->rel, NoLock);
+}
+
+/* Insert a row; a duplicate key is an error. */
+void
+store_insert(StoreTable table, Datum *values, bool *nulls)
+{
+	StoreInsert insert;
+
+	store_insert_begin(&insert, table, values, nulls, false);
+	ExecSimpleRelationInsert(insert.result, insert.estate, insert.slot);
+	store_insert_end(&insert);
+}
+
+/*
+ * Insert a row unless there is one with its key: INSERT .. ON CONFLICT DO
+ * NOTHING, which waits for an uncommitted row of another transaction.  False
+ * when there is one; no snapshot need see it.
+ */
+bool
+store_insert_new(StoreTable table, Datum *values, bool *nulls)
+{
+	StoreInsert insert;
+	TransactionId xid = GetCurrentTransactionId();
+	uint32		token;
+	bool		inserted;
+
+	store_insert_begin(&insert, table, values, nulls, true);
+	ExecConstraints(insert.result, insert.slot, insert.estate);
+
+	/*
+	 * As nodeModifyTable.c does it: the row goes in marked as tentative, and
+	 * is taken back if its index entry turns out not to be the only one.
+	 */
+	token = SpeculativeInsertionLockAcquire(xid);
+	table_tuple_insert_speculative(insert.rel, insert.slot, GetCurrentCommandId(true),
+								   0, NULL, token);
+	inserted = compat_insert_speculative_index_tuples(insert.result, insert.slot,
+													  insert.estate);
+	table_tuple_complete_speculative(insert.rel, insert.slot, token, inserted);
+	SpeculativeInsertionLockRelease(xid);
+
+	store_insert_end(&insert);
+	return inserted;
+}

@@ -1,0 +1,183 @@
+/*-------------------------------------------------------------------------
+ *
+ * store.h
+ *	  Direct access to the extension's own tables, without SPI.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TRIGGER_IDEM_STORE_H
+#define TRIGGER_IDEM_STORE_H
+
+#include "access/genam.h"
+#include "access/htup.h"
+#include "utils/relcache.h"
+#include "utils/snapshot.h"
+
+typedef enum StoreTable
+{
+	STORE_ENVIRONMENT,
+	STORE_TASK,
+	STORE_IDEMPOTENCY_KEY,
+	STORE_RUN,
+	STORE_QUEUE_ENTRY,
+	STORE_STEP,
+	STORE_GLOBAL_STEP,
+} StoreTable;
+
+#define STORE_TABLES (STORE_GLOBAL_STEP + 1)
+
+/*
+ * Column numbers; the .sql file of each room declares the tables in this
+ * order.  A later version only adds columns at the end.
+ */
+enum
+{
+	ENVIRONMENT_ENVIRONMENT = 1,
+	ENVIRONMENT_ROLE,
+	ENVIRONMENT_COLUMNS = ENVIRONMENT_ROLE
+};
+
+enum
+{
+	TASK_TASK_ID = 1,
+	TASK_OWNER,
+	TASK_RUN_AS,
+	TASK_HANDLER_SCHEMA,
+	TASK_HANDLER_NAME,
+	TASK_HANDLER_OWNER,
+	TASK_QUEUE,
+	TASK_MAX_ATTEMPTS,
+	TASK_MIN_BACKOFF,
+	TASK_MAX_BACKOFF,
+	TASK_BACKOFF_FACTOR,
+	TASK_BACKOFF_JITTER,
+	TASK_MAX_DURATION,
+	TASK_LEASE_DURATION,
+	TASK_IDEMPOTENCY_KEY_TTL,
+	TASK_RELEASE_KEY_ON,
+	TASK_IDEMPOTENCY_GROUP,
+	TASK_ON_PAYLOAD_MISMATCH,
+	TASK_CONCURRENCY_LIMIT,
+	TASK_IDEMPOTENCY_KEY_REQUIRED,
+	TASK_CREATED_AT,
+	TASK_DROPPED_AT,
+	TASK_COLUMNS = TASK_DROPPED_AT
+};
+
+enum
+{
+	KEY_KEY_ID = 1,
+	KEY_RUN_ID,
+	KEY_CREATED_AT,
+	KEY_EXPIRES_AT,
+	KEY_ENVIRONMENT,
+	KEY_TASK_ID,
+	KEY_IDEMPOTENCY_GROUP,
+	KEY_IDEMPOTENCY_KEY,
+	KEY_KEY,
+	KEY_SCOPE,
+	KEY_COLUMNS = KEY_SCOPE
+};
+
+enum
+{
+	RUN_RUN_ID = 1,
+	RUN_CREATED_AT,
+	RUN_RUN_AT,
+	RUN_KEY_ID,
+	RUN_KEY_EXPIRES_AT,
+	RUN_PARENT_RUN_ID,
+	RUN_MAX_ATTEMPTS,
+	RUN_PRIORITY,
+	RUN_ENVIRONMENT,
+	RUN_TASK_ID,
+	RUN_QUEUE,
+	RUN_TRIGGERED_BY,
+	RUN_IDEMPOTENCY_KEY,
+	RUN_IDEMPOTENCY_KEY_SCOPE,
+	RUN_TAGS,
+	RUN_METADATA,
+	RUN_PAYLOAD,
+	RUN_STATUS,
+	RUN_ATTEMPT,
+	RUN_STARTED_AT,
+	RUN_FINISHED_AT,
+	RUN_OUTPUT,
+	RUN_ERROR,
+	RUN_COLUMNS = RUN_ERROR
+};
+
+enum
+{
+	ENTRY_RUN_ID = 1,
+	ENTRY_ORD,
+	ENTRY_VISIBLE_FROM,
+	ENTRY_STARTED_AT,
+	ENTRY_FIRST_STARTED_AT,
+	ENTRY_WORKER_TOKEN,
+	ENTRY_ATTEMPT,
+	ENTRY_FAILURES,
+	ENTRY_STEADY_ATTEMPT,
+	ENTRY_MAX_ATTEMPTS,
+	ENTRY_PRIORITY,
+	ENTRY_QUEUE,
+	ENTRY_ENVIRONMENT,
+	ENTRY_TASK_ID,
+	ENTRY_WORKER_ID,
+	ENTRY_COLUMNS = ENTRY_WORKER_ID
+};
+
+enum
+{
+	STEP_RUN_ID = 1,
+	STEP_STEP_ID,
+	STEP_ATTEMPT,
+	STEP_STARTED_AT,
+	STEP_FINISHED_AT,
+	STEP_PATH,
+	STEP_OUTPUT,
+	STEP_COLUMNS = STEP_OUTPUT
+};
+
+enum
+{
+	GLOBAL_STEP_STEP_ID = 1,
+	GLOBAL_STEP_ENVIRONMENT,
+	GLOBAL_STEP_ROLE,
+	GLOBAL_STEP_PATH,
+	GLOBAL_STEP_RUN_ID,
+	GLOBAL_STEP_ATTEMPT,
+	GLOBAL_STEP_STARTED_AT,
+	GLOBAL_STEP_FINISHED_AT,
+	GLOBAL_STEP_EXPIRES_AT,
+	GLOBAL_STEP_OUTPUT,
+	GLOBAL_STEP_COLUMNS = GLOBAL_STEP_OUTPUT
+};
+
+/* One index lookup in progress */
+typedef struct StoreLookup
+{
+	Relation	rel;
+	SysScanDesc scan;
+} StoreLookup;
+
+typedef void (*StoreInvalidationCallback) (void);
+
+extern void store_init(void);
+extern void store_on_invalidation(StoreTable table, StoreInvalidationCallback callback);
+extern bool store_exists(void);
+extern Oid	store_owner(void);
+extern Oid	store_run_status_type(void);
+extern Oid	store_table_id(StoreTable table);
+extern Snapshot store_snapshot(void);
+extern HeapTuple store_lookup(StoreLookup *lookup, StoreTable table, Datum key,
+							  Snapshot snapshot);
+extern HeapTuple store_lookup_next(StoreLookup *lookup);
+extern void store_lookup_end(StoreLookup *lookup);
+extern bool store_fetch(StoreTable table, Datum key, Snapshot snapshot,
+						Datum *values, bool *nulls);
+extern bool store_lock_latest(StoreTable table, Datum key, Datum *values, bool *nulls);
+extern void store_insert(StoreTable table, Datum *values, bool *nulls);
+extern bool store_insert_new(StoreTable table, Datum *values, bool *nulls);
+
+#endif							/* TRIGGER_IDEM_STORE_H */

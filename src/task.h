@@ -1,0 +1,47 @@
+/*-------------------------------------------------------------------------
+ *
+ * task.h
+ *	  Tasks: named kinds of work and their settings.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TRIGGER_IDEM_TASK_H
+#define TRIGGER_IDEM_TASK_H
+
+#include "routine.h"
+#include "run.h"
+#include "trigger_idem.h"
+
+/* A task's settings, as they stand now */
+typedef struct Task
+{
+	char	   *task_id;
+	char	   *owner;
+	char	   *run_as;
+	char	   *handler_schema; /* NULL: worked by an application */
+	char	   *handler_name;
+	char	   *handler_owner;
+	char	   *queue;
+	int			max_attempts;
+	Interval	min_backoff;
+	Interval	max_backoff;
+	float8		backoff_factor;
+	bool		backoff_jitter;
+	Interval	lease_duration;
+	Interval   *idempotency_key_ttl;	/* NULL: for ever */
+	bits32		release_key_on; /* a bit for each final RunStatus */
+	char	   *idempotency_group;	/* NULL: keys are the task's own */
+	bool		idempotency_key_required;
+	bool		dropped;
+} Task;
+
+extern void task_init(void);
+extern const Task *task_find(const char *task_id);
+extern const Task *task_require(const char *task_id);
+extern void identifier_check(const char *what, const char *identifier);
+extern void max_attempts_check(int max_attempts);
+extern void task_check_handler(const Task *task, const Handler *handler);
+extern int64 interval_to_ms(const Interval *interval);
+extern bool interval_is_finite(const Interval *interval);
+
+#endif							/* TRIGGER_IDEM_TASK_H */

@@ -1,0 +1,60 @@
+/*-------------------------------------------------------------------------
+ *
+ * trigger_idem.c
+ *	  Loading the library, and its settings.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "utils/guc.h"
+
+#include "current.h"
+#include "routine.h"
+#include "step.h"
+#include "store.h"
+#include "task.h"
+#include "trigger_idem.h"
+
+#define SHARD_MAX 1023
+
+PG_MODULE_MAGIC;
+
+int			trigger_idem_shard = 0;
+static char *environment_setting = NULL;
+
+void		_PG_init(void);
+
+/* The setting trigger_idem.environment */
+const char *
+trigger_idem_environment(void)
+{
+	return environment_setting;
+}
+
+void
+_PG_init(void)
+{
+	DefineCustomStringVariable("trigger_idem.environment",
+							   "Environment of triggers and steps that do not name one.",
+							   NULL,
+							   &environment_setting,
+							   "default",
+							   PGC_USERSET, 0,
+							   NULL, NULL, NULL);
+	DefineCustomIntVariable("trigger_idem.shard",
+							"Number of this database among several, carried by the ids of its runs.",
+							NULL,
+							&trigger_idem_shard,
+							0, 0, SHARD_MAX,
+							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+	MarkGUCPrefixReserved("trigger_idem");
+
+	store_init();
+	task_init();
+	current_init();
+	routine_init();
+	step_init();
+}

@@ -1,0 +1,118 @@
+-- What the reader of a view may see: everything for superusers, else the runs
+-- and keys that the reader's roles have triggered in environments open to them,
+-- and those of tasks they own.  Asked once per query, by scalar subqueries.
+CREATE VIEW trigger_idem.reader AS
+SELECT
+	(SELECT r.rolsuper FROM pg_catalog.pg_roles r
+	 WHERE r.rolname OPERATOR(pg_catalog.=) CURRENT_USER) AS sees_all,
+	ARRAY(SELECT r.rolname::pg_catalog.text FROM pg_catalog.pg_roles r
+		  WHERE pg_catalog.pg_has_role(r.oid, 'MEMBER')) AS roles,
+	ARRAY(SELECT t.task_id FROM trigger_idem.task t JOIN pg_catalog.pg_roles r
+		  ON r.rolname OPERATOR(pg_catalog.=) t.owner::pg_catalog.name
+		  WHERE pg_catalog.pg_has_role(r.oid, 'MEMBER')) AS tasks,
+	ARRAY(SELECT v.environment FROM trigger_idem.environment v
+		  WHERE v.role IS NOT NULL AND NOT EXISTS (
+			  SELECT FROM pg_catalog.pg_roles r
+			  WHERE r.rolname OPERATOR(pg_catalog.=) v.role::pg_catalog.name
+				AND pg_catalog.pg_has_role(r.oid, 'MEMBER'))) AS closed_environments;
+
+CREATE VIEW trigger_idem.runs WITH (security_barrier) AS
+SELECT
+	r.run_id,
+	r.environment,
+	r.task_id,
+	CASE
+		WHEN r.status IS NOT NULL THEN r.status
+		WHEN e.worker_id IS NOT NULL THEN 'executing'::trigger_idem.run_status
+		WHEN e.visible_from OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()
+			THEN 'delayed'::trigger_idem.run_status
+		ELSE 'queued'::trigger_idem.run_status
+	END AS status,
+	r.payload,
+	r.output,
+	r.error,
+	r.idempotency_key,
+	r.idempotency_key_scope,
+	r.idempotency_key_expires_at,
+	r.parent_run_id,
+	COALESCE(r.attempt, e.attempt) AS attempt,
+	r.max_attempts,
+	r.queue,
+	r.priority,
+	r.tags,
+	r.metadata,
+	r.created_at,
+	CASE
+		WHEN e.run_id IS NULL OR e.worker_id IS NOT NULL THEN r.run_at
+		ELSE e.visible_from
+	END AS run_at,
+	COALESCE(r.started_at, e.first_started_at) AS started_at,
+	r.finished_at,
+	r.triggered_by,
+	CASE WHEN r.status IS NULL AND e.worker_id IS NULL AND t.dropped_at IS NOT NULL
+		THEN 'the task was dropped; the run waits until task_create() makes it again'
+	END AS held_because
+FROM trigger_idem.run r
+	LEFT JOIN trigger_idem.queue_entry e ON e.run_id OPERATOR(pg_catalog.=) r.run_id
+	LEFT JOIN trigger_idem.task t ON t.task_id OPERATOR(pg_catalog.=) r.task_id
+WHERE (SELECT me.sees_all FROM trigger_idem.reader me)
+	OR r.task_id OPERATOR(pg_catalog.=) ANY ((SELECT me.tasks FROM trigger_idem.reader me)::pg_catalog.text[])
+	OR (r.triggered_by OPERATOR(pg_catalog.=) ANY ((SELECT me.roles FROM trigger_idem.reader me)::pg_catalog.text[])
+		AND r.environment OPERATOR(pg_catalog.<>) ALL ((SELECT me.closed_environments FROM trigger_idem.reader me)::pg_catalog.text[]));
+COMMENT ON VIEW trigger_idem.runs IS 'Runs, each with where it stands';
+
+CREATE VIEW trigger_idem.attempts WITH (security_barrier) AS
+SELECT a.run_id, a.attempt, a.status, a.worker_id, a.started_at, a.finished_at, a.error,
+	a.steps_done, a.steps_replayed
+FROM (
+	SELECT run_id, attempt, status::pg_catalog.text AS status, worker_id, started_at, finished_at,
+		error, steps_done, steps_replayed
+	FROM trigger_idem.attempt
+	UNION ALL
+	SELECT run_id, attempt, 'executing', worker_id, started_at, NULL, NULL, NULL, NULL
+	FROM trigger_idem.queue_entry
+	WHERE worker_id IS NOT NULL
+) a
+WHERE EXISTS (SELECT FROM trigger_idem.runs r WHERE r.run_id OPERATOR(pg_catalog.=) a.run_id);
+COMMENT ON VIEW trigger_idem.attempts IS 'Attempts of runs, the executing ones included';
+
+CREATE VIEW trigger_idem.steps WITH (security_barrier) AS
+SELECT s.run_id, s.path AS step, s.path[pg_catalog.array_upper(s.path, 1)] AS key,
+	pg_catalog.encode(s.step_id, 'hex') AS idempotency_key, s.output, s.attempt,
+	s.started_at, s.finished_at, 'run'::pg_catalog.text AS scope, NULL::timestamptz AS expires_at
+FROM trigger_idem.step s
+WHERE EXISTS (SELECT FROM trigger_idem.runs r WHERE r.run_id OPERATOR(pg_catalog.=) s.run_id)
+UNION ALL
+SELECT g.run_id, g.path, g.path[pg_catalog.array_upper(g.path, 1)],
+	pg_catalog.encode(g.step_id, 'hex'), g.output, g.attempt,
+	g.started_at, g.finished_at, 'global', g.expires_at
+FROM trigger_idem.global_step g
+WHERE (SELECT me.sees_all FROM trigger_idem.reader me)
+	OR (g.role OPERATOR(pg_catalog.=) ANY ((SELECT me.roles FROM trigger_idem.reader me)::pg_catalog.text[])
+		AND g.environment OPERATOR(pg_catalog.<>) ALL ((SELECT me.closed_environments FROM trigger_idem.reader me)::pg_catalog.text[]));
+COMMENT ON VIEW trigger_idem.steps IS 'Finished steps and their outputs';
+
+CREATE VIEW trigger_idem.idempotency_keys WITH (security_barrier) AS
+SELECT k.environment, k.task_id, pg_catalog.encode(k.idempotency_key, 'hex') AS idempotency_key,
+	k.key, k.scope, k.run_id, k.created_at, k.expires_at, k.idempotency_group
+FROM trigger_idem.idempotency_key k
+WHERE EXISTS (SELECT FROM trigger_idem.runs r WHERE r.run_id OPERATOR(pg_catalog.=) k.run_id);
+COMMENT ON VIEW trigger_idem.idempotency_keys IS 'Idempotency keys that are taken, and by which run';
+
+CREATE VIEW trigger_idem.tasks AS
+SELECT t.task_id,
+	CASE WHEN t.handler_name IS NOT NULL
+		THEN pg_catalog.format('%I.%I', t.handler_schema, t.handler_name) END AS handler,
+	t.queue, t.run_as, t.owner, t.max_attempts, t.min_backoff, t.max_backoff, t.backoff_factor,
+	t.backoff_jitter, t.max_duration, t.lease_duration, t.idempotency_key_ttl, t.release_key_on,
+	t.idempotency_group, t.on_payload_mismatch, t.concurrency_limit, t.idempotency_key_required,
+	t.created_at
+FROM trigger_idem.task t
+WHERE t.dropped_at IS NULL;
+COMMENT ON VIEW trigger_idem.tasks IS 'Tasks and their settings';
+
+CREATE VIEW trigger_idem.environments AS
+SELECT 'default'::pg_catalog.text AS environment, NULL::pg_catalog.text AS role
+UNION ALL
+SELECT v.environment, v.role FROM trigger_idem.environment v;
+COMMENT ON VIEW trigger_idem.environments IS 'Environments and the roles whose members may use them';

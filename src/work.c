@@ -1,0 +1,402 @@
+/*-------------------------------------------------------------------------
+ *
+ * work.c
+ *	  CALL work(): claims due runs and runs their handlers in this session.
+ *
+ * Each run takes two transactions of ours: one claims it, one runs the handler
+ * and records the run's end.  A handler that is a function lives in the second;
+ * one that is a procedure may commit as often as it likes, and its last
+ * transaction is the one in which the run's end is recorded.
+ *
+ * A procedure that may COMMIT cannot run in a subtransaction, so its error is
+ * survived the way the server's own main loop does it: abort whatever
+ * transaction is there, clean up what an abort leaves to that loop, begin a new
+ * transaction, record the failure.  This needs a stack that is empty but for
+ * us, which is why work() insists on being called at top level and why no SPI
+ * connection of ours is open while a handler runs.
+ *
+ * Memory: everything of a call is in work_context, a child of the portal's
+ * context, which survives commits.  An attempt has its own child of it, which
+ * also stands in for PortalContext while the handler runs: what the handler's
+ * language leaves there goes with the attempt.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "commands/trigger.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "jit/jit.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "nodes/parsenodes.h"
+#include "pgstat.h"
+#include "replication/slot.h"
+#include "tcop/pquery.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/portal.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "current.h"
+#include "environment.h"
+#include "failure.h"
+#include "routine.h"
+#include "run.h"
+#include "settings.h"
+#include "statement.h"
+#include "step.h"
+#include "task.h"
+#include "worker.h"
+
+/* One call of work() */
+typedef struct Work
+{
+	MemoryContext context;		/* of the call */
+	MemoryContext attempt_context;	/* reset after every attempt */
+	char	   *queue;			/* NULL: all */
+	char	   *environment;	/* NULL: all that we may see */
+	char	   *run_as;			/* who we are */
+	char	   *worker_id;
+	int64		worker_token;
+	List	   *settings;		/* of the session, before the first handler */
+} Work;
+
+PG_FUNCTION_INFO_V1(trigger_idem_work);
+
+/* ---------- Transactions ---------- */
+
+static void
+work_begin(Work *work)
+{
+	/* so that now() is the time of this transaction, not of the CALL */
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	MemoryContextSwitchTo(work->attempt_context);
+}
+
+/* Commit, as SPI_commit() does it, and begin the next transaction. */
+static void
+work_commit(Work *work)
+{
+	ForgetPortalSnapshots();
+	CommitTransactionCommand();
+	pgstat_report_stat(false);
+	work_begin(work);
+}
+
+/*
+ * The transactions in which we only keep our books: they need to see what is
+ * committed now, whatever the session's default.
+ */
+static void
+work_use_read_committed(void)
+{
+	XactIsoLevel = XACT_READ_COMMITTED;
+}
+
+/*
+ * After an error anywhere in the code of a user: copy it into the attempt's
+ * context and get to the state after work_begin().  See PostgresMain() for
+ * what an error in the main loop cleans up.
+ */
+static ErrorData *
+work_recover(Work *work, Portal portal)
+{
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(work->attempt_context);
+	error = CopyErrorData();
+	FlushErrorState();
+
+	HOLD_INTERRUPTS();
+	AbortOutOfAnyTransaction();
+	PortalErrorCleanup();
+	if (MyReplicationSlot != NULL)
+		ReplicationSlotRelease();
+	compat_replication_slot_cleanup();
+	jit_reset_after_error();
+	ActivePortal = portal;
+	portal->portalSnapshot = NULL;
+	RESUME_INTERRUPTS();
+
+	work_begin(work);
+	return error;
+}
+
+/* ---------- One attempt ---------- */
+
+/*
+ * Find the handler and check anew that it may do this run.  Returns in the
+ * current context.
+ */
+static void
+work_find_handler(const ClaimedRun *claimed, Handler *handler)
+{
+	const Task *task = task_require(claimed->task_id);
+
+	if (task->handler_name == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("task \"%s\" has no handler", claimed->task_id)));
+	handler_find(task->handler_schema, task->handler_name, handler);
+	task_check_handler(task, handler);
+}
+
+/* Check deferred constraints now, as part of the attempt. */
+static void
+work_check_constraints(void)
+{
+	ConstraintsSetStmt *set = makeNode(ConstraintsSetStmt);
+
+	set->constraints = NIL;
+	set->deferred = false;
+	AfterTriggerSetState(set);
+}
+
+/* Run the handler and record its output, all but the last commit. */
+static void
+work_execute(Work *work, const ClaimedRun *claimed, CurrentRun *run)
+{
+	AttemptResult result = {.end = ATTEMPT_COMPLETED};
+	Handler		handler;
+	Datum		output;
+	bool		isnull;
+
+	work_find_handler(claimed, &handler);
+	current_run_set(run);
+	output = handler_call(&handler, claimed->payload, claimed->payload_isnull, &isnull);
+	MemoryContextSwitchTo(work->attempt_context);
+	work_check_constraints();
+	current_run_clear();
+
+	result.output = isnull ? NULL : DatumGetJsonbP(output);
+	result.steps_done = run->steps_done;
+	result.steps_replayed = run->steps_replayed;
+	if (!run_end_attempt(&run->run_id, run->attempt, &result))
+		current_stale_error(&run->run_id, run->attempt);
+}
+
+/*
+ * Record that an attempt failed.  One that has lost its run has nothing to
+ * record.
+ */
+static void
+work_record_failure(Work *work, const CurrentRun *run, const ErrorData *error)
+{
+	AttemptResult result = {.end = ATTEMPT_FAILED};
+
+	if (error->sqlerrcode == ERRCODE_ABORT_RUN)
+		result.end = ATTEMPT_ABORTED;
+	result.error = failure_from_error(error);
+	result.steps_done = run->steps_done;
+	result.steps_replayed = run->steps_replayed;
+	work_use_read_committed();
+	(void) run_end_attempt(&run->run_id, run->attempt, &result);
+	work_commit(work);
+}
+
+/*
+ * Was it the CALL that was cancelled or ran out of time?  A handler may raise
+ * 57014 itself, which is an error like others.
+ */
+static bool
+is_real_cancel(const ErrorData *error)
+{
+	return error->sqlerrcode == ERRCODE_QUERY_CANCELED && error->funcname != NULL &&
+		strcmp(error->funcname, "ProcessInterrupts") == 0;
+}
+
+/*
+ * Work one claimed run, from one transaction of ours to the next.  Errors of
+ * the handler are recorded; a cancel of the CALL is recorded and goes on.
+ */
+static void
+work_attempt(Work *work, const ClaimedRun *claimed)
+{
+	Portal		portal = ActivePortal;
+	MemoryContext portal_context = PortalContext;
+	CurrentRun	run = {
+		.run_id = claimed->run_id,
+		.attempt = claimed->attempt,
+		.steady_attempt = claimed->steady_attempt,
+		.environment = claimed->environment,
+		.context = work->attempt_context
+	};
+	ErrorData  *volatile error = NULL;
+
+	PortalContext = work->attempt_context;
+	PG_TRY();
+	{
+		work_execute(work, claimed, &run);
+		work_commit(work);
+	}
+	PG_CATCH();
+	{
+		PortalContext = portal_context;
+		error = work_recover(work, portal);
+	}
+	PG_END_TRY();
+	PortalContext = portal_context;
+	current_run_clear();
+	step_forget_run();
+
+	if (settings_restore(work->settings))
+		work_commit(work);
+	if (error)
+	{
+		work_record_failure(work, &run, error);
+		if (is_real_cancel(error))
+			ReThrowError(error);
+	}
+}
+
+/* ---------- The loop ---------- */
+
+/* Claim the next run, if there is one, and commit that. */
+static bool
+work_claim(Work *work, ClaimedRun *claimed)
+{
+	bool		found;
+
+	work_use_read_committed();
+	found = run_claim(work->queue, work->environment, work->run_as, work->worker_id,
+					  work->worker_token, claimed);
+	if (!found && run_take_over_dead() > 0)
+		found = run_claim(work->queue, work->environment, work->run_as, work->worker_id,
+						  work->worker_token, claimed);
+
+	/* the attempt number must be on disk before anything is done under it */
+	if (found)
+		ForceSyncCommit();
+	work_commit(work);
+	return found;
+}
+
+/* Work until no run is due or max_runs attempts were made; how many were? */
+static int
+work_loop(Work *work, int max_runs)
+{
+	ClaimedRun	claimed;
+	int			processed = 0;
+
+	work_commit(work);
+	while (processed < max_runs && work_claim(work, &claimed))
+	{
+		work_attempt(work, &claimed);
+		processed++;
+		MemoryContextReset(work->attempt_context);
+		CHECK_FOR_INTERRUPTS();
+	}
+	return processed;
+}
+
+/*
+ * Refuse to be called where a transaction is not ours to end: 25001.  This
+ * must be the case before there is a run to work, not only when there is one.
+ */
+static void
+work_require_top_level(FunctionCallInfo fcinfo)
+{
+	CallContext *call = (CallContext *) fcinfo->context;
+
+	PreventInTransactionBlock(true, "CALL trigger_idem.work()");
+	if (call == NULL || !IsA(call, CallContext) || call->atomic || SPI_inside_nonatomic_context())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("CALL trigger_idem.work() must be a statement of its own"),
+				 errdetail("It cannot be executed from a function, a DO block or another procedure.")));
+}
+
+/*
+ * Handlers run as the role that logged in.  After SET ROLE or SET SESSION
+ * AUTHORIZATION a handler could go back to who the session was before: 42501.
+ */
+static void
+work_require_own_role(void)
+{
+	if (GetUserId() != GetSessionUserId() || GetSessionUserId() != GetAuthenticatedUserId())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("work() must be called by the role that logged in"),
+				 errhint("Log in as the role that the tasks run as, without SET ROLE or SET SESSION AUTHORIZATION.")));
+}
+
+/* The argument max_runs; NULL is no limit. */
+static int
+max_runs_argument(FunctionCallInfo fcinfo)
+{
+	if (PG_ARGISNULL(1))
+		return PG_INT32_MAX;
+	if (PG_GETARG_INT32(1) < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("max_runs must be at least 1")));
+	return PG_GETARG_INT32(1);
+}
+
+static void
+work_arguments(FunctionCallInfo fcinfo, Work *work)
+{
+	if (!PG_ARGISNULL(0))
+	{
+		work->queue = text_to_cstring(PG_GETARG_TEXT_PP(0));
+		identifier_check("queue", work->queue);
+	}
+	if (!PG_ARGISNULL(2))
+		work->environment = pstrdup(environment_choose(PG_GETARG_TEXT_PP(2)));
+	work->run_as = GetUserNameFromId(GetUserId(), false);
+	work->worker_id = psprintf("backend %d", MyProcPid);
+	work->settings = settings_save();
+}
+
+/* work(queue text, max_runs int, environment text, INOUT processed int) */
+Datum
+trigger_idem_work(PG_FUNCTION_ARGS)
+{
+	Work	   *work;
+	TupleDesc	desc;
+	int			max_runs;
+	volatile int processed = 0;
+	Datum		values[1];
+	bool		nulls[1] = {false};
+
+	PreventCommandDuringRecovery("CALL trigger_idem.work()");
+	work_require_top_level(fcinfo);
+	work_require_own_role();
+	max_runs = max_runs_argument(fcinfo);
+
+	{
+		MemoryContext context = AllocSetContextCreate(PortalContext, "trigger_idem work",
+													  ALLOCSET_DEFAULT_SIZES);
+
+		MemoryContextSwitchTo(context);
+		work = palloc0(sizeof(Work));
+		work->context = context;
+	}
+	work->attempt_context = AllocSetContextCreate(work->context, "trigger_idem attempt",
+												  ALLOCSET_DEFAULT_SIZES);
+	work_arguments(fcinfo, work);
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "work() does not return a row");
+	desc = BlessTupleDesc(CreateTupleDescCopy(desc));
+
+	work->worker_token = worker_begin();
+	PG_TRY();
+	{
+		processed = work_loop(work, max_runs);
+	}
+	PG_FINALLY();
+	{
+		worker_end();
+	}
+	PG_END_TRY();
+
+	MemoryContextSwitchTo(work->context);
+	values[0] = Int32GetDatum(processed);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)));
+}

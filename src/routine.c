@@ -170,7 +170,7 @@ handler_describe(Oid oid, Handler *handler)
 	signature_check(tuple, "handler", HANDLER_HINT);
 	if (proc->pronargs > 1 ||
 		(proc->pronargs == 1 && proc->proargtypes.values[0] != JSONBOID))
-		signature_error(proc, "handler", _("Its arguments are others."), HANDLER_HINT);
+		signature_error(proc, "handler", _("It takes other arguments."), HANDLER_HINT);
 
 	same_name = SearchSysCacheList1(PROCNAMEARGSNSP, CStringGetDatum(NameStr(proc->proname)));
 	for (int i = 0; i < same_name->n_members; i++)
@@ -318,7 +318,7 @@ callback_prepare(Callback *callback)
 		signature_error(proc, "callback", _("It is a procedure."), CALLBACK_HINT);
 	if (proc->pronargs < 1 || proc->pronargs > 2 || proc->proargtypes.values[0] != TEXTOID ||
 		(proc->pronargs == 2 && proc->proargtypes.values[1] != JSONBOID))
-		signature_error(proc, "callback", _("Its arguments are others."), CALLBACK_HINT);
+		signature_error(proc, "callback", _("It takes other arguments."), CALLBACK_HINT);
 
 	callback->hash = GetSysCacheHashValue1(PROCOID, ObjectIdGetDatum(callback->oid));
 	callback->nargs = proc->pronargs;

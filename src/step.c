@@ -28,7 +28,6 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "parser/parser.h"
 #include "storage/lock.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -302,15 +301,22 @@ command_run(const char *command, text *key, Datum args, bool args_isnull, bool *
 	Datum		values[2] = {PointerGetDatum(key), args};
 	char		nulls[2] = {' ', args_isnull ? 'n' : ' '};
 	Datum		result = (Datum) 0;
+	SPIPlanPtr	plan;
 	int			code;
 
-	if (list_length(raw_parser(command, RAW_PARSE_DEFAULT)) != 1)
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	plan = SPI_prepare(command, lengthof(types), types);
+	if (plan == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("run_once_sql() cannot prepare the command: %s",
+						SPI_result_code_string(SPI_result))));
+	if (list_length(SPI_plan_get_plan_sources(plan)) != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_SYNTAX_ERROR),
 				 errmsg("run_once_sql() takes exactly one SQL command")));
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
-	code = SPI_execute_with_args(command, 2, types, values, nulls, false, 0);
+	code = SPI_execute_plan(plan, values, nulls, false, 0);
 	if (code == SPI_ERROR_TRANSACTION)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
@@ -318,7 +324,7 @@ command_run(const char *command, text *key, Datum args, bool args_isnull, bool *
 	if (code < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("run_once_sql() cannot run this command: %s",
+				 errmsg("run_once_sql() cannot run the command: %s",
 						SPI_result_code_string(code))));
 
 	*isnull = true;
@@ -543,7 +549,7 @@ scope_arguments(FunctionCallInfo fcinfo, const Interval **ttl)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("ttl is out of range"),
-					 errdetail("It must be finite and positive.")));
+					 errdetail("It must be finite and at least 1 ms.")));
 	}
 	return scope == KEY_SCOPE_GLOBAL;
 }

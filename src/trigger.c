@@ -162,7 +162,7 @@ trigger_key(FunctionCallInfo fcinfo, TriggerCall *trigger)
 	{
 		trigger->key_ttl = PG_GETARG_INTERVAL_P(ARG_IDEMPOTENCY_KEY_TTL);
 		if (!interval_is_finite(trigger->key_ttl) || interval_to_ms(trigger->key_ttl) <= 0)
-			option_error("idempotency_key_ttl", _("It must be finite and positive."));
+			option_error("idempotency_key_ttl", _("It must be finite and at least 1 ms."));
 	}
 
 	trigger->has_key = !PG_ARGISNULL(ARG_IDEMPOTENCY_KEY);
@@ -209,9 +209,8 @@ trigger_arguments(FunctionCallInfo fcinfo, TriggerCall *trigger)
 	option_unsupported(fcinfo, ARG_CONCURRENCY_KEY, "concurrency_key");
 	trigger->run_at = due_time(fcinfo, trigger->now);
 	trigger->priority = PG_ARGISNULL(ARG_PRIORITY) ? 0 : PG_GETARG_INT32(ARG_PRIORITY);
-	if (trigger->priority < -PRIORITY_MAX || trigger->priority > PRIORITY_MAX)
-		option_error("priority", psprintf(_("It must be between %d and %d seconds."),
-										  -PRIORITY_MAX, PRIORITY_MAX));
+	if (trigger->priority < 0 || trigger->priority > PRIORITY_MAX)
+		option_error("priority", psprintf(_("It must be between 0 and %d seconds."), PRIORITY_MAX));
 	trigger->max_attempts = trigger->task->max_attempts;
 	if (!PG_ARGISNULL(ARG_MAX_ATTEMPTS))
 	{

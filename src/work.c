@@ -64,7 +64,11 @@ typedef struct Work
 	char	   *worker_id;
 	int64		worker_token;
 	List	   *settings;		/* of the session, before the first handler */
+	TimestampTz looked_for_dead;	/* last look for dead workers; 0: none yet */
 } Work;
+
+/* While there is work to claim, look for dead workers this often. */
+#define LOOK_FOR_DEAD_MS 1000
 
 PG_FUNCTION_INFO_V1(trigger_idem_work);
 
@@ -257,6 +261,29 @@ work_attempt(Work *work, const ClaimedRun *claimed)
 
 /* ---------- The loop ---------- */
 
+/*
+ * Put the runs of dead workers back into the queue: at the first call, then
+ * once a second, and whenever nothing else is due.  True when there were some.
+ */
+static bool
+work_take_over_dead(Work *work, bool nothing_is_due)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (!nothing_is_due &&
+		!TimestampDifferenceExceeds(work->looked_for_dead, now, LOOK_FOR_DEAD_MS))
+		return false;
+	work->looked_for_dead = now;
+	return run_take_over_dead() > 0;
+}
+
+static bool
+work_claim_once(Work *work, ClaimedRun *claimed)
+{
+	return run_claim(work->queue, work->environment, work->run_as, work->worker_id,
+					 work->worker_token, claimed);
+}
+
 /* Claim the next run, if there is one, and commit that. */
 static bool
 work_claim(Work *work, ClaimedRun *claimed)
@@ -264,11 +291,9 @@ work_claim(Work *work, ClaimedRun *claimed)
 	bool		found;
 
 	work_use_read_committed();
-	found = run_claim(work->queue, work->environment, work->run_as, work->worker_id,
-					  work->worker_token, claimed);
-	if (!found && run_take_over_dead() > 0)
-		found = run_claim(work->queue, work->environment, work->run_as, work->worker_id,
-						  work->worker_token, claimed);
+	(void) work_take_over_dead(work, false);
+	found = work_claim_once(work, claimed) ||
+		(work_take_over_dead(work, true) && work_claim_once(work, claimed));
 
 	/* the attempt number must be on disk before anything is done under it */
 	if (found)

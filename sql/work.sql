@@ -1,0 +1,259 @@
+-- CALL work(): claiming, handlers, failures, retries.
+
+CREATE SCHEMA work_test;
+CREATE VIEW work_test.outcome AS
+SELECT task_id, r.status, r.output, r.error, a.attempt, a.status AS attempt_status, a.error AS attempt_error
+FROM trigger_idem.runs r JOIN trigger_idem.attempts a USING (run_id);
+
+-- functions and procedures, with a payload and without
+CREATE FUNCTION work_test.nothing() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN INSERT INTO helper.log (line) VALUES ('nothing called'); END $$;
+CREATE PROCEDURE work_test.procedure(payload jsonb) LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1 .. 3 LOOP
+		INSERT INTO helper.log (line) VALUES (format('procedure %s, part %s', payload, i));
+		COMMIT;
+	END LOOP;
+END $$;
+CREATE PROCEDURE work_test.sql_procedure() LANGUAGE sql AS $$ INSERT INTO helper.log (line) VALUES ('SQL procedure called') $$;
+CREATE FUNCTION work_test.returns_row(payload jsonb, OUT a int, OUT b text) LANGUAGE sql AS $$ SELECT 1, 'two' $$;
+SELECT trigger_idem.task_create(task, ('work_test.' || task)::regproc, queue => 'work_shapes')
+FROM unnest('{nothing,procedure,sql_procedure,returns_row}'::text[]) task;
+SELECT trigger_idem.task_create('returns_payload', 'helper.handler', queue => 'work_shapes');
+SELECT status FROM unnest('{nothing,procedure,sql_procedure,returns_row,returns_payload}'::text[]) task,
+	LATERAL trigger_idem.trigger_task(task, jsonb_build_object('for', task));
+SELECT status FROM trigger_idem.trigger_task('returns_payload');
+CALL trigger_idem.work('work_shapes');
+CALL helper.show_log();
+SELECT task_id, status, output, error FROM trigger_idem.runs WHERE queue = 'work_shapes' ORDER BY created_at;
+CALL trigger_idem.work('work_shapes');
+
+-- an error leaves nothing behind but itself and what the handler had committed
+CREATE FUNCTION work_test.fails(payload jsonb) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO helper.log (line) VALUES ('never seen');
+	PERFORM trigger_idem.run_once('step', 'helper.callback');
+	PERFORM trigger_idem.trigger_task('returns_payload', idempotency_key => 'never triggered');
+	RAISE EXCEPTION 'it went wrong' USING ERRCODE = 'ZZ123', DETAIL = 'In detail.', HINT = 'Try harder.';
+END $$;
+CREATE PROCEDURE work_test.fails_late(payload jsonb) LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO helper.log (line) VALUES ('committed by attempt ' || trigger_idem.current_attempt());
+	COMMIT;
+	INSERT INTO helper.log (line) VALUES ('never seen');
+	PERFORM 1 / 0;
+END $$;
+CREATE FUNCTION work_test.aborts() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN RAISE EXCEPTION 'do not retry' USING ERRCODE = 'TI006'; END $$;
+CREATE FUNCTION work_test.raises_57014() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN RAISE EXCEPTION 'not a cancel' USING ERRCODE = 'query_canceled'; END $$;
+SELECT trigger_idem.task_create('fails', 'work_test.fails', queue => 'work_fails', max_attempts => 2, min_backoff => '0');
+SELECT trigger_idem.task_create('fails_late', 'work_test.fails_late', queue => 'work_fails', max_attempts => 2, min_backoff => '0');
+SELECT trigger_idem.task_create('aborts', 'work_test.aborts', queue => 'work_fails', max_attempts => 5);
+SELECT trigger_idem.task_create('raises_57014', 'work_test.raises_57014', queue => 'work_fails', max_attempts => 1);
+SELECT status FROM unnest('{fails,fails_late,aborts,raises_57014}'::text[]) task,
+	LATERAL trigger_idem.trigger_task(task, idempotency_key => 'the key of ' || task);
+CALL trigger_idem.work('work_fails');
+CALL helper.show_log();
+SELECT task_id, status, attempt, attempt_status, attempt_error FROM work_test.outcome
+WHERE task_id IN ('fails', 'fails_late', 'aborts', 'raises_57014') ORDER BY task_id, attempt;
+SELECT count(*) AS steps FROM trigger_idem.steps s JOIN trigger_idem.runs r USING (run_id) WHERE task_id = 'fails';
+SELECT count(*) AS triggered FROM trigger_idem.runs WHERE idempotency_key = 'never triggered';
+-- the failure released the key
+SELECT is_cached FROM trigger_idem.trigger_task('fails', idempotency_key => 'the key of fails', delay => '1 day');
+
+-- the key is kept where the task says so
+SELECT trigger_idem.task_create('keeps_key', 'work_test.aborts', queue => 'work_keeps', release_key_on => '{}');
+SELECT trigger_idem.task_create('frees_key', 'helper.handler', queue => 'work_keeps', release_key_on => '{completed}');
+SELECT status FROM unnest('{keeps_key,frees_key}'::text[]) task, LATERAL trigger_idem.trigger_task(task, idempotency_key => 'k');
+CALL trigger_idem.work('work_keeps');
+SELECT is_cached, status FROM unnest('{keeps_key,frees_key}'::text[]) task, LATERAL trigger_idem.trigger_task(task, idempotency_key => 'k');
+
+-- backoff: not before its time
+SELECT trigger_idem.task_create('backs_off', 'work_test.fails', queue => 'work_backoff', min_backoff => '10 s',
+	backoff_factor => 3, max_backoff => '25 s', backoff_jitter => false);
+SELECT run_id FROM trigger_idem.trigger_task('backs_off') \gset
+CALL trigger_idem.work('work_backoff');
+CALL trigger_idem.work('work_backoff');
+SELECT status, attempt, round(extract(epoch FROM run_at - finished_at)) AS backoff
+FROM (SELECT r.status, r.attempt, r.run_at, a.finished_at FROM trigger_idem.runs r JOIN trigger_idem.attempts a USING (run_id, attempt) WHERE run_id = :'run_id') x;
+UPDATE trigger_idem.queue_entry SET ord = now(), visible_from = now() WHERE run_id = :'run_id';
+CALL trigger_idem.work('work_backoff');
+SELECT status, attempt, round(extract(epoch FROM run_at - finished_at)) AS backoff
+FROM (SELECT r.status, r.attempt, r.run_at, a.finished_at FROM trigger_idem.runs r JOIN trigger_idem.attempts a USING (run_id, attempt) WHERE run_id = :'run_id') x;
+SELECT trigger_idem.task_create('backs_off', 'work_test.fails', queue => 'work_backoff', min_backoff => '10 s', max_attempts => 3);
+UPDATE trigger_idem.queue_entry SET ord = now(), visible_from = now() WHERE run_id = :'run_id';
+CALL trigger_idem.work('work_backoff');
+SELECT status, attempt FROM trigger_idem.runs WHERE run_id = :'run_id';
+-- with jitter: between half and whole
+SELECT trigger_idem.task_create('jitters', 'work_test.fails', queue => 'work_jitter', min_backoff => '10 s');
+SELECT count(DISTINCT run_id) FROM generate_series(1, 20) i, LATERAL trigger_idem.trigger_task('jitters', to_jsonb(i));
+CALL trigger_idem.work('work_jitter');
+SELECT count(*) AS runs, count(DISTINCT run_at - finished_at) > 1 AS they_differ,
+	bool_and(run_at - finished_at BETWEEN '5 s' AND '10 s') AS in_range
+FROM (SELECT r.run_at, a.finished_at FROM trigger_idem.runs r JOIN trigger_idem.attempts a USING (run_id, attempt) WHERE task_id = 'jitters') x;
+
+-- deferred constraints belong to the attempt
+CREATE TABLE work_test.parent (id int PRIMARY KEY);
+CREATE TABLE work_test.child (parent int REFERENCES work_test.parent DEFERRABLE INITIALLY DEFERRED);
+CREATE FUNCTION work_test.violates() RETURNS void LANGUAGE sql AS 'INSERT INTO work_test.child VALUES (1)';
+CREATE PROCEDURE work_test.violates_in_commit() LANGUAGE plpgsql AS $$
+BEGIN INSERT INTO work_test.child VALUES (1); COMMIT; END $$;
+SELECT trigger_idem.task_create('violates', 'work_test.violates', queue => 'work_deferred', max_attempts => 1);
+SELECT trigger_idem.task_create('violates_in_commit', 'work_test.violates_in_commit', queue => 'work_deferred', max_attempts => 1);
+SELECT status FROM unnest('{violates,violates_in_commit}'::text[]) task, LATERAL trigger_idem.trigger_task(task);
+CALL trigger_idem.work('work_deferred');
+SELECT task_id, status, error->>'code' AS code FROM trigger_idem.runs WHERE queue = 'work_deferred' ORDER BY 1;
+
+-- settings that a handler changes end with it, the identity too
+CREATE ROLE regress_impostor;
+CREATE PROCEDURE work_test.changes_settings() LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO helper.log (line) VALUES (format('%s as %s', current_setting('work_mem'), current_user));
+	SET work_mem = '77MB';
+	SET search_path = work_test;
+	SET application_name = 'changed by a handler';
+	SET ROLE regress_impostor;
+	COMMIT;
+	RAISE NOTICE 'now %', current_user;
+	RESET ROLE;
+	SET SESSION AUTHORIZATION regress_impostor;
+	COMMIT;
+END $$;
+SELECT trigger_idem.task_create('changes_settings', 'work_test.changes_settings', queue => 'work_settings');
+SELECT status FROM trigger_idem.trigger_task('changes_settings');
+SELECT status FROM trigger_idem.trigger_task('changes_settings');
+SET work_mem = '5MB';
+SET application_name = 'mine';
+CALL trigger_idem.work('work_settings');
+CALL helper.show_log();
+SELECT current_setting('work_mem') AS work_mem, current_setting('application_name') AS application_name,
+	current_schemas(false) @> '{public}' AS search_path, current_user = session_user AS same_user,
+	current_user = 'regress_impostor' AS impostor;
+SELECT status, error FROM trigger_idem.runs WHERE task_id = 'changes_settings';
+RESET work_mem;
+RESET application_name;
+DROP ROLE regress_impostor;
+
+-- what a handler may not: transactions in a function, preparing one
+CREATE FUNCTION work_test.commits() RETURNS void LANGUAGE plpgsql AS 'BEGIN COMMIT; END';
+CREATE FUNCTION work_test.works() RETURNS void LANGUAGE plpgsql AS $$
+DECLARE n int; BEGIN CALL trigger_idem.work(processed => n); END $$;
+CREATE PROCEDURE work_test.works_too() LANGUAGE plpgsql AS $$
+DECLARE n int; BEGIN CALL trigger_idem.work(processed => n); END $$;
+SELECT trigger_idem.task_create(task, ('work_test.' || task)::regproc, queue => 'work_forbidden', max_attempts => 1)
+FROM unnest('{commits,works,works_too}'::text[]) task;
+SELECT status FROM unnest('{commits,works,works_too}'::text[]) task, LATERAL trigger_idem.trigger_task(task);
+CALL trigger_idem.work('work_forbidden');
+SELECT task_id, status, error->>'code' AS code, error->>'message' AS message FROM trigger_idem.runs WHERE queue = 'work_forbidden' ORDER BY 1;
+
+-- isolation levels that a handler or the session chooses
+CREATE PROCEDURE work_test.isolated() LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO helper.log (line) VALUES (current_setting('transaction_isolation'));
+	COMMIT;
+	SET TRANSACTION ISOLATION LEVEL SERIALIZABLE;
+	INSERT INTO helper.log (line) VALUES (current_setting('transaction_isolation'));
+	PERFORM trigger_idem.run_once('step', 'helper.callback');
+END $$;
+SELECT trigger_idem.task_create('isolated', 'work_test.isolated', queue => 'work_isolated');
+SELECT status FROM trigger_idem.trigger_task('isolated');
+SET default_transaction_isolation = 'repeatable read';
+CALL trigger_idem.work('work_isolated');
+RESET default_transaction_isolation;
+CALL helper.show_log();
+SELECT status, error FROM trigger_idem.runs WHERE task_id = 'isolated';
+
+-- order: by time due, less the priority in seconds; max_runs; one queue or all
+SELECT trigger_idem.task_create('ordered', 'helper.handler', queue => 'work_order');
+SELECT status FROM (VALUES ('"second"', 5), ('"third"', 0), ('"first"', 10)) v(payload, priority),
+	LATERAL trigger_idem.trigger_task('ordered', payload::jsonb, priority => priority);
+SELECT status FROM trigger_idem.trigger_task('ordered', '"later"', delay => '1 hour');
+SELECT status FROM trigger_idem.trigger_task('ordered', '"elsewhere"', queue => 'work_order_2');
+CALL trigger_idem.work('work_order', 2);
+CALL helper.show_log();
+SELECT payload, status FROM trigger_idem.runs WHERE task_id = 'ordered' AND status <> 'completed' ORDER BY created_at;
+CALL trigger_idem.work('work_order');
+CALL trigger_idem.work('work_order_2');
+CALL helper.show_log();
+
+-- environments
+SELECT trigger_idem.environment_create('work_environment');
+CREATE FUNCTION work_test.triggers_child() RETURNS text LANGUAGE sql AS $$
+	SELECT is_cached::text FROM trigger_idem.trigger_task('ordered', '"child"', idempotency_key => 'child') $$;
+SELECT trigger_idem.task_create('triggers_child', 'work_test.triggers_child', queue => 'work_children');
+SELECT status FROM trigger_idem.trigger_task('triggers_child', environment => 'work_environment');
+CALL trigger_idem.work('work_children', environment => 'default');
+CALL trigger_idem.work('work_children', environment => 'work_environment');
+-- a run triggered in a run is in its environment, and knows its parent
+SELECT c.environment, c.payload, p.task_id AS parent FROM trigger_idem.runs c JOIN trigger_idem.runs p ON p.run_id = c.parent_run_id;
+
+-- a dropped task's runs wait and say so; a handler that is gone is an error
+SELECT trigger_idem.task_create('dropped', 'helper.handler', queue => 'work_dropped');
+SELECT status FROM trigger_idem.trigger_task('dropped', '"patient"');
+SELECT trigger_idem.task_drop('dropped');
+CALL trigger_idem.work('work_dropped');
+SELECT status, held_because FROM trigger_idem.runs WHERE task_id = 'dropped';
+SELECT trigger_idem.task_create('dropped', 'helper.handler', queue => 'work_dropped');
+CALL trigger_idem.work('work_dropped');
+SELECT status, held_because FROM trigger_idem.runs WHERE task_id = 'dropped';
+CREATE FUNCTION work_test.going() RETURNS void LANGUAGE sql AS '';
+SELECT trigger_idem.task_create('gone', 'work_test.going', queue => 'work_gone', max_attempts => 1);
+SELECT status FROM trigger_idem.trigger_task('gone');
+DROP FUNCTION work_test.going;
+CALL trigger_idem.work('work_gone');
+SELECT status, error->>'code' AS code, error->>'message' AS message, error->>'hint' AS hint FROM trigger_idem.runs WHERE task_id = 'gone';
+-- a handler that was replaced by one of another owner is not run
+CREATE ROLE regress_planter;
+CREATE FUNCTION work_test.replaced() RETURNS void LANGUAGE sql AS '';
+SELECT trigger_idem.task_create('replaced', 'work_test.replaced', queue => 'work_gone', max_attempts => 1);
+SELECT status FROM trigger_idem.trigger_task('replaced');
+ALTER FUNCTION work_test.replaced OWNER TO regress_planter;
+CALL trigger_idem.work('work_gone');
+SELECT status, error->>'code' AS code, error->>'message' AS message FROM trigger_idem.runs WHERE task_id = 'replaced';
+ALTER FUNCTION work_test.replaced OWNER TO CURRENT_USER;
+DROP ROLE regress_planter;
+
+-- a handler that drops its own task, or the extension
+CREATE FUNCTION work_test.drops_task() RETURNS boolean LANGUAGE sql AS $$ SELECT trigger_idem.task_drop('drops_task') $$;
+CREATE FUNCTION work_test.drops_extension() RETURNS void LANGUAGE sql AS 'DROP EXTENSION trigger_idem CASCADE';
+CREATE PROCEDURE work_test.drops_extension_and_commits() LANGUAGE plpgsql AS 'BEGIN DROP EXTENSION trigger_idem CASCADE; COMMIT; END';
+SELECT trigger_idem.task_create(task, ('work_test.' || task)::regproc, queue => 'work_drops', max_attempts => 1)
+FROM unnest('{drops_task,drops_extension,drops_extension_and_commits}'::text[]) task;
+SELECT status FROM unnest('{drops_task,drops_extension,drops_extension_and_commits}'::text[]) task, LATERAL trigger_idem.trigger_task(task);
+SET client_min_messages = warning;
+CALL trigger_idem.work('work_drops');
+RESET client_min_messages;
+SELECT task_id, status, output, error->>'code' AS code, error->>'message' AS message FROM trigger_idem.runs WHERE queue = 'work_drops' ORDER BY 1;
+
+-- only tasks of the role that logged in; only at top level
+CREATE ROLE regress_worker;
+SELECT trigger_idem.task_create('of_another', 'helper.handler', queue => 'work_roles', run_as => 'regress_worker');
+SELECT status FROM trigger_idem.trigger_task('of_another');
+CALL trigger_idem.work('work_roles');
+SELECT status FROM trigger_idem.runs WHERE task_id = 'of_another';
+GRANT USAGE ON SCHEMA trigger_idem TO regress_worker;
+GRANT EXECUTE ON PROCEDURE trigger_idem.work TO regress_worker;
+SET ROLE regress_worker;
+CALL trigger_idem.work('work_roles');
+RESET ROLE;
+SET SESSION AUTHORIZATION regress_worker;
+CALL trigger_idem.work('work_roles');
+RESET SESSION AUTHORIZATION;
+DROP OWNED BY regress_worker;
+DROP ROLE regress_worker;
+
+BEGIN;
+CALL trigger_idem.work('nothing is due');
+ROLLBACK;
+SELECT 1 \; CALL trigger_idem.work('nothing is due');
+DO $$ DECLARE n int; BEGIN CALL trigger_idem.work('nothing is due', processed => n); END $$;
+DO $$ DECLARE n int; BEGIN BEGIN CALL trigger_idem.work('nothing is due', processed => n); EXCEPTION WHEN division_by_zero THEN END; END $$;
+CALL trigger_idem.work('');
+CALL trigger_idem.work(max_runs => 0);
+CALL trigger_idem.work(environment => 'nowhere');
+BEGIN READ ONLY;
+CALL trigger_idem.work('nothing is due');
+ROLLBACK;
+CALL trigger_idem.work('nothing is due');
+SELECT trigger_idem.current_run_id(), trigger_idem.current_attempt();

@@ -12,7 +12,7 @@ DATA_built = $(EXTENSION)--$(EXTVERSION).sql
 # the server's own headers have unused parameters
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter
 
-REGRESS = $(patsubst sql/%.sql,%,$(sort $(wildcard sql/*.sql)))
+REGRESS = setup $(filter-out setup,$(patsubst sql/%.sql,%,$(sort $(wildcard sql/*.sql))))
 REGRESS_OPTS = --load-extension=$(EXTENSION)
 ISOLATION = $(patsubst test/isolation/specs/%.spec,%,$(sort $(wildcard test/isolation/specs/*.spec)))
 ISOLATION_OPTS = --inputdir=test/isolation --load-extension=$(EXTENSION)
@@ -29,3 +29,10 @@ $(OBJS) $(OBJS:.o=.bc): $(wildcard src/*.h)
 
 $(DATA_built): $(SQL_PARTS:%=src/%.sql)
 	cat $^ > $@
+
+# No release while these disagree.
+.PHONY: checkver
+checkver:
+	grep -q "^default_version = '$(EXTVERSION)'" $(EXTENSION).control
+	grep -q '"version": "$(EXTVERSION)"' META.json
+	grep -q '^## $(EXTVERSION)' CHANGELOG.md

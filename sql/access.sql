@@ -55,3 +55,4 @@ DROP OWNED BY regress_stranger, regress_alice, regress_bob;
 DROP ROLE regress_stranger, regress_alice, regress_bob;
 -- the runs of roles that are gone stay, for superusers to see
 SELECT task_id, triggered_by FROM trigger_idem.runs WHERE task_id LIKE 'access\_%' ORDER BY created_at;
+DELETE FROM trigger_idem.global_step WHERE path = '{bobs step}';

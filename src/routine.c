@@ -26,6 +26,7 @@
 #include "nodes/parsenodes.h"
 #include "pgstat.h"
 #include "tcop/dest.h"
+#include "tcop/pquery.h"
 #include "utils/builtins.h"
 #include "utils/catcache.h"
 #include "utils/fmgroids.h"
@@ -244,8 +245,9 @@ handler_check_role(const Handler *handler, Oid run_as)
 }
 
 /*
- * Call a procedure outside any transaction block of ours: it may COMMIT.  No
- * snapshot may be active and no SPI connection open.
+ * Call a procedure that may COMMIT.  No SPI connection of ours may be open; the
+ * snapshot that it starts with is the portal's, as for any CALL, so that its
+ * COMMIT can let go of it.
  */
 static void
 handler_call_procedure(const Handler *handler, Datum payload, bool payload_isnull)
@@ -257,6 +259,7 @@ handler_call_procedure(const Handler *handler, Datum payload, bool payload_isnul
 		args = list_make1(makeConst(JSONBOID, -1, InvalidOid, -1, payload, payload_isnull, false));
 	call->funcexpr = makeFuncExpr(handler->oid, VOIDOID, args, InvalidOid, InvalidOid,
 								  COERCE_EXPLICIT_CALL);
+	EnsurePortalSnapshotExists();
 	ExecuteCallStmt(call, NULL, false, None_Receiver);
 }
 

@@ -219,24 +219,20 @@ static Statement lock_due_entry = {
 	.argtypes = {TEXTOID, TIMESTAMPTZOID, TEXTOID, TEXTOID}
 };
 
-/* The transition to executing; the entry moves to the end of its lease. */
+/*
+ * The transition to executing.  The entry moves to the end of the queue, so
+ * that no claim walks over it; nobody writes to it again while its worker is
+ * alive, so that a handler at a higher isolation level can delete it.
+ */
 static Statement claim_entry = {
 	.sql = "UPDATE trigger_idem.queue_entry SET attempt = attempt OPERATOR(pg_catalog.+) 1,"
 	"  worker_id = $2, worker_token = $3, started_at = $4,"
-	"  first_started_at = COALESCE(first_started_at, $4), ord = $5, visible_from = $5 "
+	"  first_started_at = COALESCE(first_started_at, $4), ord = 'infinity' "
 	"WHERE ctid OPERATOR(pg_catalog.=) $1",
 	.expected = SPI_OK_UPDATE,
 	.cursor_options = CURSOR_OPT_GENERIC_PLAN,
-	.argtypes = {TIDOID, TEXTOID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID}
+	.argtypes = {TIDOID, TEXTOID, INT8OID, TIMESTAMPTZOID}
 };
-
-static int64
-task_lease_ms(const char *task_id)
-{
-	const Task *task = task_find(task_id);
-
-	return task ? interval_to_ms(&task->lease_duration) : 30 * 1000;
-}
 
 /*
  * Claim from one queue, inside an owner scope.  Everything but the payload is
@@ -247,10 +243,9 @@ claim_from_queue(OwnerScope *scope, Datum queue, const char *environment, const 
 				 const char *worker_id, int64 worker_token, ClaimedRun *claimed)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz lease_end;
 	ItemPointerData tid;
-	Datum		values[5] = {queue, TimestampTzGetDatum(now)};
-	char		nulls[5] = {' ', ' ', environment ? ' ' : 'n', ' ', ' '};
+	Datum		values[4] = {queue, TimestampTzGetDatum(now)};
+	char		nulls[4] = {' ', ' ', environment ? ' ' : 'n', ' '};
 
 	if (environment)
 		values[2] = CStringGetTextDatum(environment);
@@ -265,12 +260,10 @@ claim_from_queue(OwnerScope *scope, Datum queue, const char *environment, const 
 	claimed->environment = statement_text(scope, 0, 5);
 	claimed->task_id = statement_text(scope, 0, 6);
 
-	lease_end = TimestampTzPlusMilliseconds(now, task_lease_ms(claimed->task_id));
 	values[0] = PointerGetDatum(&tid);
 	values[1] = CStringGetTextDatum(worker_id);
 	values[2] = Int64GetDatum(worker_token);
 	values[3] = TimestampTzGetDatum(now);
-	values[4] = TimestampTzGetDatum(lease_end);
 	if (statement_run(&claim_entry, values, NULL) != 1)
 		elog(ERROR, "claimed queue entry is gone");
 	return true;
@@ -555,28 +548,16 @@ run_end_attempt(const pg_uuid_t *run_id, int attempt, const AttemptResult *resul
 /* ---------- Dead workers ---------- */
 
 static Statement executing_entries = {
-	.sql = "SELECT e.run_id, e.attempt, e.worker_token, e.ord, e.task_id "
+	.sql = "SELECT e.run_id, e.attempt, e.worker_token, e.task_id "
 	"FROM trigger_idem.queue_entry e WHERE e.worker_id IS NOT NULL",
 	.expected = SPI_OK_SELECT
-};
-
-/* A worker inside the database is alive: its lease goes on. */
-static Statement renew_lease = {
-	.sql = "UPDATE trigger_idem.queue_entry SET ord = $3, visible_from = $3 "
-	"WHERE ctid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT e.ctid FROM trigger_idem.queue_entry e"
-	"  WHERE e.run_id OPERATOR(pg_catalog.=) $1 AND e.attempt OPERATOR(pg_catalog.=) $2"
-	"    AND e.worker_id IS NOT NULL FOR UPDATE SKIP LOCKED))",
-	.expected = SPI_OK_UPDATE,
-	.argtypes = {UUIDOID, INT4OID, TIMESTAMPTZOID}
 };
 
 typedef struct Executing
 {
 	pg_uuid_t	run_id;
 	int			attempt;
-	bool		has_token;		/* a worker inside the database */
 	int64		token;
-	TimestampTz lease_end;
 	char	   *task_id;
 } Executing;
 
@@ -593,14 +574,11 @@ executing_list(void)
 	{
 		MemoryContext spi = MemoryContextSwitchTo(scope.caller);
 		Executing  *executing = palloc(sizeof(Executing));
-		bool		isnull;
 
 		executing->run_id = *DatumGetUUIDP(statement_value(i, 1, NULL));
 		executing->attempt = DatumGetInt32(statement_value(i, 2, NULL));
-		executing->token = DatumGetInt64(statement_value(i, 3, &isnull));
-		executing->has_token = !isnull;
-		executing->lease_end = DatumGetTimestampTz(statement_value(i, 4, NULL));
-		executing->task_id = statement_text(&scope, i, 5);
+		executing->token = DatumGetInt64(statement_value(i, 3, NULL));
+		executing->task_id = statement_text(&scope, i, 4);
 		list = lappend(list, executing);
 		MemoryContextSwitchTo(spi);
 	}
@@ -608,22 +586,19 @@ executing_list(void)
 	return list;
 }
 
-static void
-lease_renew(const Executing *executing, int64 lease_ms)
+/* How long a worker of this task may be silent */
+static int64
+task_lease_ms(const char *task_id)
 {
-	OwnerScope	scope;
-	Datum		values[3] = {UUIDPGetDatum(&executing->run_id), Int32GetDatum(executing->attempt)};
+	const Task *task = task_find(task_id);
 
-	owner_begin(&scope);
-	values[2] = TimestampTzGetDatum(TimestampTzPlusMilliseconds(GetCurrentTimestamp(), lease_ms));
-	statement_run(&renew_lease, values, NULL);
-	owner_end(&scope);
+	return task ? interval_to_ms(&task->lease_duration) : 30 * 1000;
 }
 
 /*
- * Look at every attempt that is executing, and end those whose worker is gone:
- * inside the database when its sign of life says so, outside it when the lease
- * is over.  Returns how many runs were taken away from their workers.
+ * Look at every attempt that is executing, and end those whose worker is gone
+ * or was silent for longer than the task's lease.  Returns how many runs were
+ * taken away from their workers.
  */
 int
 run_take_over_dead(void)
@@ -635,20 +610,13 @@ run_take_over_dead(void)
 	foreach(cell, executing_list())
 	{
 		Executing  *executing = lfirst(cell);
-		int64		lease_ms = task_lease_ms(executing->task_id);
-		bool		over = executing->lease_end <= GetCurrentTimestamp();
-		bool		dead = executing->has_token ?
-			!worker_is_alive(executing->token, lease_ms) : over;
 
 		CHECK_FOR_INTERRUPTS();
-		if (dead)
-		{
-			crashed.error = failure_worker_died();
-			taken += end_attempt(&lock_entry_unless_locked, &executing->run_id,
-								 executing->attempt, &crashed);
-		}
-		else if (over)
-			lease_renew(executing, lease_ms);
+		if (worker_is_alive(executing->token, task_lease_ms(executing->task_id)))
+			continue;
+		crashed.error = failure_worker_died();
+		taken += end_attempt(&lock_entry_unless_locked, &executing->run_id,
+							 executing->attempt, &crashed);
 	}
 	return taken;
 }

@@ -35,9 +35,8 @@ CREATE TABLE trigger_idem.run (
 ) WITH (fillfactor = 85);
 
 -- The queue: one row for every unfinished run, deleted when it is final.
--- Ordered by ord (the time the run is visible from, less its priority in
--- seconds), which is the end of the lease while an attempt executes: a claim
--- never walks over leased entries.
+-- Ordered by ord, the time the run is visible from less its priority in seconds;
+-- infinity while an attempt executes, so that claims do not walk over those.
 CREATE TABLE trigger_idem.queue_entry (
 	run_id uuid NOT NULL,
 	ord timestamptz NOT NULL,

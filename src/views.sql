@@ -42,10 +42,7 @@ SELECT
 	r.tags,
 	r.metadata,
 	r.created_at,
-	CASE
-		WHEN e.run_id IS NULL OR e.worker_id IS NOT NULL THEN r.run_at
-		ELSE e.visible_from
-	END AS run_at,
+	COALESCE(e.visible_from, r.run_at) AS run_at,
 	COALESCE(r.started_at, e.first_started_at) AS started_at,
 	r.finished_at,
 	r.triggered_by,

@@ -177,12 +177,21 @@ memo_push_pending(const Key *step_id)
 	pending_count++;
 }
 
-/* Undo the memos of this nesting level and the deeper ones. */
+/*
+ * Undo the memos of this nesting level and the deeper ones.  The run is not
+ * current any more when the commit of its end fails.
+ */
 static void
 memos_roll_back(int nest_level)
 {
+	CurrentRun *run = current_run();
+
 	while (pending_count > 0 && pending[pending_count - 1].nest_level >= nest_level)
+	{
 		hash_search(memos, &pending[--pending_count].step_id, HASH_REMOVE, NULL);
+		if (run)
+			run->steps_done--;
+	}
 }
 
 static void

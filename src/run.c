@@ -146,33 +146,36 @@ entry_status(HeapTuple entry, TupleDesc desc)
 
 /*
  * Find a run's status as snapshot sees it; false when there is no such run.
+ * The queue is looked at first: it is small, and what is in it is not final.
  */
 bool
 run_find_status(const pg_uuid_t *run_id, Snapshot snapshot, RunStatus *status)
 {
 	StoreLookup lookup;
-	HeapTuple	tuple = store_lookup(&lookup, STORE_RUN, UUIDPGetDatum(run_id), snapshot);
-	bool		found = HeapTupleIsValid(tuple);
-	bool		unfinished = false;
-
-	if (found)
-	{
-		Datum		value = heap_getattr(tuple, RUN_STATUS, RelationGetDescr(lookup.rel),
-										 &unfinished);
-
-		if (!unfinished)
-			*status = run_status_from_oid(DatumGetObjectId(value));
-	}
-	store_lookup_end(&lookup);
-	if (!unfinished)
-		return found;
+	HeapTuple	tuple;
+	bool		found;
+	bool		isnull;
 
 	tuple = store_lookup(&lookup, STORE_QUEUE_ENTRY, UUIDPGetDatum(run_id), snapshot);
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "unfinished run has no queue entry");
-	*status = entry_status(tuple, RelationGetDescr(lookup.rel));
+	found = HeapTupleIsValid(tuple);
+	if (found)
+		*status = entry_status(tuple, RelationGetDescr(lookup.rel));
 	store_lookup_end(&lookup);
-	return true;
+	if (found)
+		return true;
+
+	tuple = store_lookup(&lookup, STORE_RUN, UUIDPGetDatum(run_id), snapshot);
+	found = HeapTupleIsValid(tuple);
+	if (found)
+	{
+		Datum		value = heap_getattr(tuple, RUN_STATUS, RelationGetDescr(lookup.rel), &isnull);
+
+		if (isnull)
+			elog(ERROR, "unfinished run has no queue entry");
+		*status = run_status_from_oid(DatumGetObjectId(value));
+	}
+	store_lookup_end(&lookup);
+	return found;
 }
 
 /* ---------- Claiming ---------- */

@@ -454,11 +454,11 @@ trigger_prevent_read_only(void)
 }
 
 /*
- * Make the key stand for new_run_id, unless it is live: then the run it stands
- * for is returned in live_run_id, and the answer is false.
+ * Make the key stand for a new run, unless it is live: then the answer is
+ * false.  Either way run_id is the id of the run that it stands for.
  */
 static bool
-key_acquire(TriggerCall *trigger, const pg_uuid_t *new_run_id, pg_uuid_t *live_run_id)
+key_acquire(TriggerCall *trigger, pg_uuid_t *run_id)
 {
 	for (;;)
 	{
@@ -469,17 +469,17 @@ key_acquire(TriggerCall *trigger, const pg_uuid_t *new_run_id, pg_uuid_t *live_r
 		{
 			Snapshot	snapshot = store_snapshot();
 
-			state = key_look(trigger, snapshot, live_run_id, NULL);
+			state = key_look(trigger, snapshot, run_id, NULL);
 			UnregisterSnapshot(snapshot);
 		}
 		else
-			state = key_look_and_wait(trigger, live_run_id);
+			state = key_look_and_wait(trigger, run_id);
 
 		if (state == KEY_LIVE)
 			return false;
 		trigger_prevent_read_only();
-		if (state == KEY_EXPIRED ? key_take_over(trigger, new_run_id) :
-			key_insert(trigger, new_run_id))
+		run_id_generate(run_id, trigger->now);
+		if (state == KEY_EXPIRED ? key_take_over(trigger, run_id) : key_insert(trigger, run_id))
 			return true;
 		if (IsolationUsesXactSnapshot())
 			key_conflict(trigger);
@@ -555,32 +555,29 @@ entry_insert(const TriggerCall *trigger, const pg_uuid_t *run_id)
 static void
 trigger_run(TriggerCall *trigger, TriggerResult *result)
 {
-	pg_uuid_t	new_run_id;
-	pg_uuid_t	live_run_id;
-
-	run_id_generate(&new_run_id, trigger->now);
-	result->is_cached = trigger->has_key &&
-		!key_acquire(trigger, &new_run_id, &live_run_id);
+	result->is_cached = trigger->has_key && !key_acquire(trigger, &result->run_id);
 	if (result->is_cached)
 	{
 		Snapshot	snapshot = store_snapshot();
 
-		result->run_id = live_run_id;
-		if (!run_find_status(&live_run_id, snapshot, &result->status))
+		if (!run_find_status(&result->run_id, snapshot, &result->status))
 			elog(ERROR, "idempotency key has no run");
 		UnregisterSnapshot(snapshot);
 		return;
 	}
 
-	trigger_prevent_read_only();
+	if (!trigger->has_key)
+	{
+		trigger_prevent_read_only();
+		run_id_generate(&result->run_id, trigger->now);
+	}
 	if (trigger->queue == (Datum) 0)
 		trigger->queue = CStringGetTextDatum(trigger->task->queue);
-	run_insert(trigger, &new_run_id);
-	entry_insert(trigger, &new_run_id);
+	run_insert(trigger, &result->run_id);
+	entry_insert(trigger, &result->run_id);
 	/* a second trigger in the same command must see these rows */
 	CommandCounterIncrement();
 
-	result->run_id = new_run_id;
 	result->status = trigger->run_at > trigger->now ? RUN_DELAYED : RUN_QUEUED;
 }
 

@@ -89,7 +89,7 @@ compat_pin_search_path(void)
 	RestrictSearchPath();
 	return nest_level;
 #else
-	OverrideSearchPath path = {.schemas = NIL, .addCatalog = true, .addTemp = false};
+	OverrideSearchPath path = {.schemas = NIL,.addCatalog = true,.addTemp = false};
 
 	PushOverrideSearchPath(&path);
 	return 0;

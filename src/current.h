@@ -14,7 +14,7 @@ typedef struct CurrentRun
 {
 	pg_uuid_t	run_id;
 	int			attempt;
-	int			steady_attempt; /* first one after the last that failed or died */
+	int			steady_attempt; /* first after the last failed or dead one */
 	char	   *environment;
 	MemoryContext context;		/* lives as long as the attempt */
 	int			steps_done;

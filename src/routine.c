@@ -344,7 +344,7 @@ callback_find(Oid oid, Callback *temporary)
 
 	if (callbacks == NULL)
 	{
-		HASHCTL		info = {.keysize = sizeof(Oid), .entrysize = sizeof(Callback)};
+		HASHCTL		info = {.keysize = sizeof(Oid),.entrysize = sizeof(Callback)};
 
 		callbacks = hash_create("trigger_idem callbacks", 16, &info, HASH_ELEM | HASH_BLOBS);
 	}

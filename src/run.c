@@ -606,7 +606,7 @@ task_lease_ms(const char *task_id)
 int
 run_take_over_dead(void)
 {
-	AttemptResult crashed = {.end = ATTEMPT_CRASHED, .steps_done = -1};
+	AttemptResult crashed = {.end = ATTEMPT_CRASHED,.steps_done = -1};
 	int			taken = 0;
 	ListCell   *cell;
 

@@ -91,7 +91,7 @@ settings_restore(List *saved)
 	struct config_generic **settings = compat_get_guc_variables(&count);
 	ListCell   *cell;
 
-	/* what was set in addition; who we are comes first, other settings need it */
+	/* what was set in addition; who we are first, for the rights to the rest */
 	for (int identity = true; identity >= false; identity--)
 		for (int i = 0; i < count; i++)
 			if (is_session_setting(settings[i]) && is_identity(settings[i]->name) == identity &&

@@ -48,7 +48,8 @@
 
 #define STEP_DOMAIN			"trigger_idem step v1"
 #define GLOBAL_STEP_DOMAIN	"trigger_idem global step v1"
-#define GLOBAL_STEP_LOCK	0x5449	/* fourth field of the lock tag; SQL's are 1 and 2 */
+#define GLOBAL_STEP_LOCK	0x5449	/* in the lock tag, where SQL's have 1 or
+									 * 2 */
 
 /* The output of a finished step of the current run */
 typedef struct Memo
@@ -123,7 +124,7 @@ memo_add(const Key *step_id, Datum output, bool isnull)
 static void
 memos_load(CurrentRun *run)
 {
-	HASHCTL		info = {.keysize = sizeof(Key), .entrysize = sizeof(Memo), .hcxt = run->context};
+	HASHCTL		info = {.keysize = sizeof(Key),.entrysize = sizeof(Memo),.hcxt = run->context};
 	Snapshot	snapshot;
 	StoreLookup lookup;
 	HeapTuple	tuple;

@@ -66,7 +66,7 @@ static struct
 	Oid			run_status_type;
 	Oid			table[STORE_TABLES];
 	Oid			index[STORE_TABLES];
-} catalog;
+}			catalog;
 
 static StoreInvalidationCallback invalidation_callback[STORE_TABLES];
 

@@ -122,7 +122,7 @@ task_init(void)
 static void
 cache_reset(void)
 {
-	HASHCTL		info = {.keysize = IDENTIFIER_MAX_BYTES + 1, .entrysize = sizeof(CachedTask)};
+	HASHCTL		info = {.keysize = IDENTIFIER_MAX_BYTES + 1,.entrysize = sizeof(CachedTask)};
 
 	if (cache_context)
 		MemoryContextDelete(cache_context);
@@ -297,7 +297,7 @@ static const struct
 {
 	int			argument;
 	const char *name;
-} required_settings[] = {
+}			required_settings[] = {
 	{ARG_MAX_ATTEMPTS, "max_attempts"},
 	{ARG_MIN_BACKOFF, "min_backoff"},
 	{ARG_MAX_BACKOFF, "max_backoff"},

@@ -24,6 +24,11 @@
 #error "trigger_idem needs PostgreSQL 15 or later"
 #endif
 
+/* Before a function that does not return */
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn __attribute__((noreturn))
+#endif
+
 /* Is role allowed to execute the function? */
 static inline bool
 compat_may_execute(Oid function, Oid role)

@@ -8,6 +8,7 @@
 #ifndef TRIGGER_IDEM_CURRENT_H
 #define TRIGGER_IDEM_CURRENT_H
 
+#include "compat.h"
 #include "trigger_idem.h"
 
 typedef struct CurrentRun
@@ -26,6 +27,6 @@ extern CurrentRun *current_run(void);
 extern void current_run_set(CurrentRun *run);
 extern void current_run_clear(void);
 extern char *run_id_text(const pg_uuid_t *run_id);
-extern void current_stale_error(const pg_uuid_t *run_id, int attempt) pg_attribute_noreturn();
+pg_noreturn extern void current_stale_error(const pg_uuid_t *run_id, int attempt);
 
 #endif							/* TRIGGER_IDEM_CURRENT_H */

@@ -81,7 +81,7 @@ key_check_chars(int64 chars)
 				 errhint("Hash what the key is made from, or use a shorter identifier.")));
 }
 
-static void
+pg_noreturn static void
 key_null_error(void)
 {
 	ereport(ERROR,

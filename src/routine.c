@@ -79,7 +79,7 @@ routine_init(void)
 }
 
 /* Raise 42883 for a handler or callback of the wrong shape. */
-static void
+pg_noreturn static void
 signature_error(Form_pg_proc proc, const char *what, const char *problem, const char *hint)
 {
 	ereport(ERROR,

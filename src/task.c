@@ -326,7 +326,7 @@ setting_check_interval(const char *name, const Interval *interval, int64 least_m
 				 errdetail("It must be finite and at least %lld ms.", (long long) least_ms)));
 }
 
-static void
+pg_noreturn static void
 setting_unsupported(const char *name)
 {
 	ereport(ERROR,

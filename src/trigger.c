@@ -97,7 +97,7 @@ typedef struct TriggerResult
 
 /* ---------- Arguments ---------- */
 
-static void
+pg_noreturn static void
 option_error(const char *option, const char *detail)
 {
 	ereport(ERROR,

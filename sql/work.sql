@@ -196,6 +196,7 @@ CALL trigger_idem.work('work_dropped');
 SELECT status, held_because FROM trigger_idem.runs WHERE task_id = 'dropped';
 SELECT trigger_idem.task_create('dropped', 'helper.handler', queue => 'work_dropped');
 CALL trigger_idem.work('work_dropped');
+CALL helper.show_log();
 SELECT status, held_because FROM trigger_idem.runs WHERE task_id = 'dropped';
 CREATE FUNCTION work_test.going() RETURNS void LANGUAGE sql AS '';
 SELECT trigger_idem.task_create('gone', 'work_test.going', queue => 'work_gone', max_attempts => 1);

@@ -29,8 +29,10 @@
 void
 owner_begin(OwnerScope *scope)
 {
-	Oid			owner = store_owner();
+	Oid			owner;
 
+	store_pin();
+	owner = store_owner();
 	scope->caller = CurrentMemoryContext;
 	scope->pushed_snapshot = !ActiveSnapshotSet();
 	if (scope->pushed_snapshot)

@@ -26,7 +26,9 @@
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_collation.h"
+#include "catalog/pg_extension.h"
 #include "catalog/pg_type.h"
+#include "commands/extension.h"
 #include "executor/executor.h"
 #include "storage/lmgr.h"
 #include "utils/fmgroids.h"
@@ -62,6 +64,7 @@ static const StoreTableInfo tables[STORE_TABLES] = {
 static struct
 {
 	bool		valid;
+	Oid			extension;
 	Oid			owner;
 	Oid			run_status_type;
 	Oid			table[STORE_TABLES];
@@ -118,7 +121,8 @@ store_load(void)
 		return true;
 
 	namespace = get_namespace_oid(EXTENSION_NAME, true);
-	if (!OidIsValid(namespace))
+	catalog.extension = get_extension_oid(EXTENSION_NAME, true);
+	if (!OidIsValid(namespace) || !OidIsValid(catalog.extension))
 		return false;
 	for (int i = 0; i < STORE_TABLES; i++)
 	{
@@ -154,6 +158,26 @@ bool
 store_exists(void)
 {
 	return store_load();
+}
+
+/*
+ * Keep the extension from being dropped until the end of the transaction.
+ * DROP EXTENSION locks the extension before anything else, so whoever has come
+ * here first never meets a half-dropped one, nor deadlocks with the drop.
+ */
+void
+store_pin(void)
+{
+	Oid			pinned;
+
+	do
+	{
+		store_require();
+		pinned = catalog.extension;
+		LockDatabaseObject(ExtensionRelationId, pinned, 0, AccessShareLock);
+		/* we may have waited for a drop, and for another one to be created */
+		store_require();
+	} while (catalog.extension != pinned);
 }
 
 /* The owner of the extension's tables */

@@ -166,6 +166,7 @@ typedef void (*StoreInvalidationCallback) (void);
 extern void store_init(void);
 extern void store_on_invalidation(StoreTable table, StoreInvalidationCallback callback);
 extern bool store_exists(void);
+extern void store_pin(void);
 extern Oid	store_owner(void);
 extern Oid	store_run_status_type(void);
 extern Oid	store_table_id(StoreTable table);

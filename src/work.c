@@ -50,6 +50,7 @@
 #include "settings.h"
 #include "statement.h"
 #include "step.h"
+#include "store.h"
 #include "task.h"
 #include "worker.h"
 
@@ -171,6 +172,7 @@ work_execute(Work *work, const ClaimedRun *claimed, CurrentRun *run)
 	Datum		output;
 	bool		isnull;
 
+	store_pin();
 	work_find_handler(claimed, &handler);
 	current_run_set(run);
 	output = handler_call(&handler, claimed->payload, claimed->payload_isnull, &isnull);

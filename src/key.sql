@@ -6,10 +6,10 @@ CREATE TABLE trigger_idem.idempotency_key (
 	run_id uuid NOT NULL,
 	created_at timestamptz NOT NULL,
 	expires_at timestamptz,
+	idempotency_key bytea NOT NULL,
 	environment text COLLATE pg_catalog."C" NOT NULL,
 	task_id text COLLATE pg_catalog."C" NOT NULL,
 	idempotency_group text COLLATE pg_catalog."C",
-	idempotency_key bytea NOT NULL,
 	key text COLLATE pg_catalog."C",
 	scope text COLLATE pg_catalog."C",
 	CONSTRAINT idempotency_key_pkey PRIMARY KEY (key_id)

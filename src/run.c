@@ -20,15 +20,12 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
-#include "catalog/pg_enum.h"
 #include "catalog/pg_type.h"
 #include "common/pg_prng.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
-#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include <math.h>
@@ -103,42 +100,27 @@ run_status_parse(const char *name, RunStatus *status)
 Oid
 run_status_oid(RunStatus status)
 {
-	HeapTuple	tuple = SearchSysCache2(ENUMTYPOIDNAME,
-										ObjectIdGetDatum(store_run_status_type()),
-										CStringGetDatum(status_names[status]));
-	Oid			oid;
-
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "run status \"%s\" is missing", status_names[status]);
-	oid = ((Form_pg_enum) GETSTRUCT(tuple))->oid;
-	ReleaseSysCache(tuple);
-	return oid;
+	return store_run_status(status);
 }
 
-RunStatus
+static RunStatus
 run_status_from_oid(Oid oid)
 {
-	HeapTuple	tuple = SearchSysCache1(ENUMOID, ObjectIdGetDatum(oid));
-	RunStatus	status;
-
-	if (!HeapTupleIsValid(tuple) ||
-		!run_status_parse(NameStr(((Form_pg_enum) GETSTRUCT(tuple))->enumlabel), &status))
-		elog(ERROR, "unknown run status %u", oid);
-	ReleaseSysCache(tuple);
-	return status;
+	for (int i = 0; i < RUN_STATUSES; i++)
+		if (store_run_status(i) == oid)
+			return (RunStatus) i;
+	elog(ERROR, "unknown run status %u", oid);
 }
 
 /* The status of a run that has this queue entry */
 static RunStatus
-entry_status(HeapTuple entry, TupleDesc desc)
+entry_status(TupleTableSlot *entry)
 {
-	bool		no_worker;
 	bool		isnull;
 
-	(void) heap_getattr(entry, ENTRY_WORKER_ID, desc, &no_worker);
-	if (!no_worker)
+	if (!slot_attisnull(entry, ENTRY_WORKER_TOKEN))
 		return RUN_EXECUTING;
-	if (DatumGetTimestampTz(heap_getattr(entry, ENTRY_VISIBLE_FROM, desc, &isnull)) >
+	if (DatumGetTimestampTz(slot_getattr(entry, ENTRY_VISIBLE_FROM, &isnull)) >
 		GetCurrentTimestamp())
 		return RUN_DELAYED;
 	return RUN_QUEUED;
@@ -152,23 +134,20 @@ bool
 run_find_status(const pg_uuid_t *run_id, Snapshot snapshot, RunStatus *status)
 {
 	StoreLookup lookup;
-	HeapTuple	tuple;
 	bool		found;
 	bool		isnull;
 
-	tuple = store_lookup(&lookup, STORE_QUEUE_ENTRY, UUIDPGetDatum(run_id), snapshot);
-	found = HeapTupleIsValid(tuple);
+	found = store_lookup(&lookup, STORE_QUEUE_ENTRY, UUIDPGetDatum(run_id), snapshot);
 	if (found)
-		*status = entry_status(tuple, RelationGetDescr(lookup.rel));
+		*status = entry_status(lookup.slot);
 	store_lookup_end(&lookup);
 	if (found)
 		return true;
 
-	tuple = store_lookup(&lookup, STORE_RUN, UUIDPGetDatum(run_id), snapshot);
-	found = HeapTupleIsValid(tuple);
+	found = store_lookup(&lookup, STORE_RUN, UUIDPGetDatum(run_id), snapshot);
 	if (found)
 	{
-		Datum		value = heap_getattr(tuple, RUN_STATUS, RelationGetDescr(lookup.rel), &isnull);
+		Datum		value = slot_getattr(lookup.slot, RUN_STATUS, &isnull);
 
 		if (isnull)
 			elog(ERROR, "unfinished run has no queue entry");

@@ -22,7 +22,6 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -127,24 +126,23 @@ memos_load(CurrentRun *run)
 	HASHCTL		info = {.keysize = sizeof(Key),.entrysize = sizeof(Memo),.hcxt = run->context};
 	Snapshot	snapshot;
 	StoreLookup lookup;
-	HeapTuple	tuple;
+	bool		found;
 
 	memos = hash_create("trigger_idem memos", 64, &info, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	if (run->attempt == 1)
 		return;
 
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	for (tuple = store_lookup(&lookup, STORE_STEP, UUIDPGetDatum(&run->run_id), snapshot);
-		 HeapTupleIsValid(tuple); tuple = store_lookup_next(&lookup))
+	for (found = store_lookup(&lookup, STORE_STEP, UUIDPGetDatum(&run->run_id), snapshot);
+		 found; found = store_lookup_next(&lookup))
 	{
-		TupleDesc	desc = RelationGetDescr(lookup.rel);
-		Datum		values[STEP_COLUMNS];
-		bool		nulls[STEP_COLUMNS];
+		bool		isnull;
+		bytea	   *id = DatumGetByteaPP(slot_getattr(lookup.slot, STEP_STEP_ID, &isnull));
+		Datum		output = slot_getattr(lookup.slot, STEP_OUTPUT, &isnull);
 		Key			step_id;
 
-		heap_deform_tuple(tuple, desc, values, nulls);
-		memcpy(step_id.bytes, VARDATA_ANY(DatumGetByteaPP(values[STEP_STEP_ID - 1])), KEY_BYTES);
-		memo_add(&step_id, values[STEP_OUTPUT - 1], nulls[STEP_OUTPUT - 1]);
+		memcpy(step_id.bytes, VARDATA_ANY(id), KEY_BYTES);
+		memo_add(&step_id, output, isnull);
 		CHECK_FOR_INTERRUPTS();
 	}
 	store_lookup_end(&lookup);

@@ -25,7 +25,7 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
-#include "catalog/pg_collation.h"
+#include "catalog/pg_enum.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
@@ -39,6 +39,7 @@
 #include "utils/syscache.h"
 
 #include "compat.h"
+#include "run.h"
 #include "store.h"
 #include "trigger_idem.h"
 
@@ -67,6 +68,7 @@ static struct
 	Oid			extension;
 	Oid			owner;
 	Oid			run_status_type;
+	Oid			run_status[RUN_STATUSES];
 	Oid			table[STORE_TABLES];
 	Oid			index[STORE_TABLES];
 }			catalog;
@@ -139,6 +141,10 @@ store_load(void)
 		return false;
 	catalog.owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
 	ReleaseSysCache(tuple);
+	for (int i = 0; i < RUN_STATUSES; i++)
+		catalog.run_status[i] = GetSysCacheOid2(ENUMTYPOIDNAME, Anum_pg_enum_oid,
+												ObjectIdGetDatum(catalog.run_status_type),
+												CStringGetDatum(run_status_name(i)));
 	catalog.valid = true;
 	return true;
 }
@@ -196,6 +202,14 @@ store_run_status_type(void)
 	return catalog.run_status_type;
 }
 
+/* The value of that type with this number; see RunStatus */
+Oid
+store_run_status(int number)
+{
+	store_require();
+	return catalog.run_status[number];
+}
+
 Oid
 store_table_id(StoreTable table)
 {
@@ -239,35 +253,41 @@ store_open(StoreTable table, LOCKMODE lockmode)
 }
 
 /*
- * Begin an index lookup of the rows whose first key column equals key.  The
- * first row is returned, or NULL; it is valid until the next call.
- * store_lookup_end() must follow.
+ * Begin an index lookup of the rows whose first key column equals key, and go
+ * to the first of them; false when there is none.  The row is in lookup->slot
+ * until the next call.  store_lookup_end() must follow.
  */
-HeapTuple
+bool
 store_lookup(StoreLookup *lookup, StoreTable table, Datum key, Snapshot snapshot)
 {
 	ScanKeyData scankey;
 
 	lookup->rel = store_open(table, AccessShareLock);
+	lookup->index = index_open(catalog.index[table], AccessShareLock);
+	lookup->slot = table_slot_create(lookup->rel, NULL);
+	lookup->scan = compat_index_beginscan(lookup->rel, lookup->index, snapshot, 1);
+
 	ScanKeyInit(&scankey, 1, BTEqualStrategyNumber, tables[table].key_equal, key);
-	if (tables[table].key_equal == F_TEXTEQ)
-		scankey.sk_collation = C_COLLATION_OID;
-	lookup->scan = systable_beginscan(lookup->rel, catalog.index[table], true,
-									  snapshot, 1, &scankey);
-	return systable_getnext(lookup->scan);
+	scankey.sk_collation = lookup->index->rd_indcollation[0];
+	index_rescan(lookup->scan, &scankey, 1, NULL, 0);
+	return store_lookup_next(lookup);
 }
 
-HeapTuple
+/* Go to the next row; false when there is none. */
+bool
 store_lookup_next(StoreLookup *lookup)
 {
-	return systable_getnext(lookup->scan);
+	return index_getnext_slot(lookup->scan, ForwardScanDirection, lookup->slot);
 }
 
+/* The locks stay until the end of the transaction, as those of any query. */
 void
 store_lookup_end(StoreLookup *lookup)
 {
-	systable_endscan(lookup->scan);
-	table_close(lookup->rel, AccessShareLock);
+	index_endscan(lookup->scan);
+	ExecDropSingleTupleTableSlot(lookup->slot);
+	index_close(lookup->index, NoLock);
+	table_close(lookup->rel, NoLock);
 }
 
 /*
@@ -278,12 +298,13 @@ bool
 store_fetch(StoreTable table, Datum key, Snapshot snapshot, Datum *values, bool *nulls)
 {
 	StoreLookup lookup;
-	HeapTuple	tuple = store_lookup(&lookup, table, key, snapshot);
+	bool		found = store_lookup(&lookup, table, key, snapshot);
 
-	if (HeapTupleIsValid(tuple))
-		heap_deform_tuple(heap_copytuple(tuple), RelationGetDescr(lookup.rel), values, nulls);
+	if (found)
+		heap_deform_tuple(ExecCopySlotHeapTuple(lookup.slot), RelationGetDescr(lookup.rel),
+						  values, nulls);
 	store_lookup_end(&lookup);
-	return HeapTupleIsValid(tuple);
+	return found;
 }
 
 /*
@@ -295,13 +316,12 @@ store_lock_latest(StoreTable table, Datum key, Datum *values, bool *nulls)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	StoreLookup lookup;
-	HeapTuple	tuple = store_lookup(&lookup, table, key, snapshot);
 	bool		locked = false;
 
-	if (HeapTupleIsValid(tuple))
+	if (store_lookup(&lookup, table, key, snapshot))
 	{
 		TupleTableSlot *slot = table_slot_create(lookup.rel, NULL);
-		ItemPointerData tid = tuple->t_self;
+		ItemPointerData tid = lookup.slot->tts_tid;
 		TM_FailureData failure;
 
 		if (table_tuple_lock(lookup.rel, &tid, snapshot, slot, GetCurrentCommandId(true),

@@ -9,7 +9,7 @@
 #define TRIGGER_IDEM_STORE_H
 
 #include "access/genam.h"
-#include "access/htup.h"
+#include "executor/tuptable.h"
 #include "utils/relcache.h"
 #include "utils/snapshot.h"
 
@@ -70,10 +70,10 @@ enum
 	KEY_RUN_ID,
 	KEY_CREATED_AT,
 	KEY_EXPIRES_AT,
+	KEY_IDEMPOTENCY_KEY,
 	KEY_ENVIRONMENT,
 	KEY_TASK_ID,
 	KEY_IDEMPOTENCY_GROUP,
-	KEY_IDEMPOTENCY_KEY,
 	KEY_KEY,
 	KEY_SCOPE,
 	KEY_COLUMNS = KEY_SCOPE
@@ -158,7 +158,9 @@ enum
 typedef struct StoreLookup
 {
 	Relation	rel;
-	SysScanDesc scan;
+	Relation	index;
+	IndexScanDesc scan;
+	TupleTableSlot *slot;		/* the row found last */
 } StoreLookup;
 
 typedef void (*StoreInvalidationCallback) (void);
@@ -169,11 +171,11 @@ extern bool store_exists(void);
 extern void store_pin(void);
 extern Oid	store_owner(void);
 extern Oid	store_run_status_type(void);
+extern Oid	store_run_status(int number);
 extern Oid	store_table_id(StoreTable table);
 extern Snapshot store_snapshot(void);
-extern HeapTuple store_lookup(StoreLookup *lookup, StoreTable table, Datum key,
-							  Snapshot snapshot);
-extern HeapTuple store_lookup_next(StoreLookup *lookup);
+extern bool store_lookup(StoreLookup *lookup, StoreTable table, Datum key, Snapshot snapshot);
+extern bool store_lookup_next(StoreLookup *lookup);
 extern void store_lookup_end(StoreLookup *lookup);
 extern bool store_fetch(StoreTable table, Datum key, Snapshot snapshot,
 						Datum *values, bool *nulls);

@@ -253,10 +253,10 @@ typedef struct KeyHolder
 
 /* The row found must be of the same key: a truncated hash never lies. */
 static void
-key_verify(const TriggerCall *trigger, HeapTuple tuple, TupleDesc desc)
+key_verify(const TriggerCall *trigger, TupleTableSlot *row)
 {
 	bool		isnull;
-	bytea	   *stored = DatumGetByteaPP(heap_getattr(tuple, KEY_IDEMPOTENCY_KEY, desc, &isnull));
+	bytea	   *stored = DatumGetByteaPP(slot_getattr(row, KEY_IDEMPOTENCY_KEY, &isnull));
 
 	if (VARSIZE_ANY_EXHDR(stored) != KEY_BYTES ||
 		memcmp(VARDATA_ANY(stored), trigger->key.bytes, KEY_BYTES) != 0)
@@ -264,10 +264,10 @@ key_verify(const TriggerCall *trigger, HeapTuple tuple, TupleDesc desc)
 }
 
 static bool
-key_is_expired(HeapTuple tuple, TupleDesc desc, TimestampTz now)
+key_is_expired(TupleTableSlot *row, TimestampTz now)
 {
 	bool		never;
-	Datum		expires_at = heap_getattr(tuple, KEY_EXPIRES_AT, desc, &never);
+	Datum		expires_at = slot_getattr(row, KEY_EXPIRES_AT, &never);
 
 	return !never && DatumGetTimestampTz(expires_at) <= now;
 }
@@ -284,38 +284,38 @@ key_look(const TriggerCall *trigger, Snapshot snapshot, pg_uuid_t *run_id, KeyHo
 	bool		dirty = snapshot->snapshot_type == SNAPSHOT_DIRTY;
 	KeyState	state = KEY_FREE;
 	StoreLookup lookup;
-	HeapTuple	tuple;
+	bool		found;
 
-	tuple = store_lookup(&lookup, STORE_IDEMPOTENCY_KEY, UUIDPGetDatum(&trigger->key_id),
+	found = store_lookup(&lookup, STORE_IDEMPOTENCY_KEY, UUIDPGetDatum(&trigger->key_id),
 						 snapshot);
-	for (; HeapTupleIsValid(tuple) && state != KEY_LIVE && state != KEY_BUSY;
-		 tuple = store_lookup_next(&lookup))
+	while (found)
 	{
-		TupleDesc	desc = RelationGetDescr(lookup.rel);
-		bool		expired = key_is_expired(tuple, desc, trigger->now);
+		bool		expired = key_is_expired(lookup.slot, trigger->now);
+		bool		isnull;
 
-		key_verify(trigger, tuple, desc);
+		key_verify(trigger, lookup.slot);
 		if (dirty && TransactionIdIsValid(snapshot->xmin))
 		{
 			state = KEY_BUSY;
 			holder->xid = snapshot->xmin;
 			holder->speculative_token = snapshot->speculativeToken;
+			break;
 		}
-		else if (dirty && expired && TransactionIdIsValid(snapshot->xmax))
+		if (dirty && expired && TransactionIdIsValid(snapshot->xmax))
 		{
 			state = KEY_BUSY;
 			holder->xid = snapshot->xmax;
 			holder->speculative_token = 0;
+			break;
 		}
-		else if (expired)
-			state = KEY_EXPIRED;
-		else
+		if (!expired)
 		{
-			bool		isnull;
-
 			state = KEY_LIVE;
-			*run_id = *DatumGetUUIDP(heap_getattr(tuple, KEY_RUN_ID, desc, &isnull));
+			*run_id = *DatumGetUUIDP(slot_getattr(lookup.slot, KEY_RUN_ID, &isnull));
+			break;
 		}
+		state = KEY_EXPIRED;
+		found = store_lookup_next(&lookup);
 	}
 	store_lookup_end(&lookup);
 	return state;
@@ -391,12 +391,12 @@ key_row(const TriggerCall *trigger, const pg_uuid_t *run_id, Datum *values, bool
 
 static Statement take_over_key = {
 	.sql = "UPDATE trigger_idem.idempotency_key SET run_id = $2, created_at = $3,"
-	"  expires_at = $4, environment = $5, task_id = $6, idempotency_group = $7,"
-	"  idempotency_key = $8, key = $9, scope = $10 "
+	"  expires_at = $4, idempotency_key = $5, environment = $6, task_id = $7,"
+	"  idempotency_group = $8, key = $9, scope = $10 "
 	"WHERE key_id OPERATOR(pg_catalog.=) $1 AND expires_at OPERATOR(pg_catalog.<=) $3",
 	.expected = SPI_OK_UPDATE,
-	.argtypes = {UUIDOID, UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID,
-	BYTEAOID, TEXTOID, TEXTOID}
+	.argtypes = {UUIDOID, UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID, BYTEAOID, TEXTOID, TEXTOID,
+	TEXTOID, TEXTOID, TEXTOID}
 };
 
 /* Take an expired key over; false when somebody else was faster. */

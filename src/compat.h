@@ -15,7 +15,6 @@
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_proc.h"
-#include "executor/executor.h"
 #include "replication/slot.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
@@ -72,24 +71,6 @@ compat_index_beginscan(Relation heap, Relation index, Snapshot snapshot, int nke
 #else
 	return index_beginscan(heap, index, snapshot, nkeys, 0);
 #endif
-}
-
-/*
- * Insert index entries for a speculatively inserted tuple; false when another
- * row has the same key.
- */
-static inline bool
-compat_insert_speculative_index_tuples(ResultRelInfo *resultRelInfo, TupleTableSlot *slot,
-									   EState *estate)
-{
-	bool		conflict = false;
-
-	ExecInsertIndexTuples(resultRelInfo, slot, estate, false, true, &conflict, NIL
-#if PG_VERSION_NUM >= 160000
-						  ,false
-#endif
-		);
-	return !conflict;
 }
 
 /*

@@ -160,16 +160,20 @@ run_find_status(const pg_uuid_t *run_id, Snapshot snapshot, RunStatus *status)
 /* ---------- Claiming ---------- */
 
 /*
- * The queues that have an entry due, the one that is due longest first.  Walks
- * from queue to queue in the index, so it costs by the queue, not by the entry.
+ * All queues that have an entry, with the first one's ord.  Walks from queue to
+ * queue in the index, so it costs by the queue, not by the entry.
  */
-static Statement due_queues = {
-	.sql = "WITH RECURSIVE head AS ("
-	"  (SELECT e.queue, e.ord FROM trigger_idem.queue_entry e ORDER BY e.queue, e.ord LIMIT 1)"
-	"  UNION ALL"
-	"  SELECT n.queue, n.ord FROM head h, LATERAL ("
-	"    SELECT e.queue, e.ord FROM trigger_idem.queue_entry e"
+#define QUEUE_HEADS \
+	"WITH RECURSIVE head AS (" \
+	"  (SELECT e.queue, e.ord FROM trigger_idem.queue_entry e ORDER BY e.queue, e.ord LIMIT 1)" \
+	"  UNION ALL" \
+	"  SELECT n.queue, n.ord FROM head h, LATERAL (" \
+	"    SELECT e.queue, e.ord FROM trigger_idem.queue_entry e" \
 	"    WHERE e.queue OPERATOR(pg_catalog.>) h.queue ORDER BY e.queue, e.ord LIMIT 1) n) "
+
+/* The queues that have an entry due, the one that is due longest first */
+static Statement due_queues = {
+	.sql = QUEUE_HEADS
 	"SELECT h.queue FROM head h WHERE h.ord OPERATOR(pg_catalog.<=) $1 ORDER BY h.ord",
 	.expected = SPI_OK_SELECT,
 	.cursor_options = CURSOR_OPT_GENERIC_PLAN,
@@ -529,10 +533,16 @@ run_end_attempt(const pg_uuid_t *run_id, int attempt, const AttemptResult *resul
 
 /* ---------- Dead workers ---------- */
 
+/* They are at the end of their queues. */
 static Statement executing_entries = {
-	.sql = "SELECT e.run_id, e.attempt, e.worker_token, e.task_id "
-	"FROM trigger_idem.queue_entry e WHERE e.worker_id IS NOT NULL",
-	.expected = SPI_OK_SELECT
+	.sql = QUEUE_HEADS
+	"SELECT e.run_id, e.attempt, e.worker_token, e.task_id FROM head h, LATERAL ("
+	"  SELECT q.run_id, q.attempt, q.worker_token, q.task_id FROM trigger_idem.queue_entry q"
+	"  WHERE q.queue OPERATOR(pg_catalog.=) h.queue"
+	"    AND q.ord OPERATOR(pg_catalog.=) 'infinity'::pg_catalog.timestamptz"
+	"    AND q.worker_id IS NOT NULL OFFSET 0) e",
+	.expected = SPI_OK_SELECT,
+	.cursor_options = CURSOR_OPT_GENERIC_PLAN
 };
 
 typedef struct Executing

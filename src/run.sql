@@ -58,10 +58,6 @@ CREATE TABLE trigger_idem.queue_entry (
 
 CREATE INDEX queue_entry_queue_ord_idx ON trigger_idem.queue_entry (queue, ord);
 
--- The attempts executing right now: what a look for dead workers reads.
-CREATE INDEX queue_entry_executing_idx ON trigger_idem.queue_entry (worker_token)
-	WHERE worker_id IS NOT NULL;
-
 -- Attempts that have ended; the one executing is in the queue entry.
 CREATE TABLE trigger_idem.attempt (
 	run_id uuid NOT NULL,

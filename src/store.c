@@ -24,6 +24,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/index.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_enum.h"
 #include "catalog/pg_extension.h"
@@ -339,84 +340,111 @@ store_lock_latest(StoreTable table, Datum key, Datum *values, bool *nulls)
 	return locked;
 }
 
-/* What an insert needs of the executor */
-typedef struct StoreInsert
+/*
+ * Is the row one for this index?  Ours have neither predicates nor expressions,
+ * but an administrator may have added some of another kind.
+ */
+static bool
+index_wants_row(IndexInfo *info, TupleTableSlot *slot, EState **estate)
 {
-	Relation	rel;
-	EState	   *estate;
-	ResultRelInfo *result;
-	TupleTableSlot *slot;
-} StoreInsert;
-
-static void
-store_insert_begin(StoreInsert *insert, StoreTable table, Datum *values, bool *nulls,
-				   bool speculative)
-{
-	TupleDesc	desc;
-
-	insert->rel = store_open(table, RowExclusiveLock);
-	insert->estate = CreateExecutorState();
-	insert->result = makeNode(ResultRelInfo);
-	InitResultRelInfo(insert->result, insert->rel, 1, NULL, 0);
-	ExecOpenIndices(insert->result, speculative);
-
-	desc = RelationGetDescr(insert->rel);
-	insert->slot = table_slot_create(insert->rel, NULL);
-	ExecClearTuple(insert->slot);
-	memset(insert->slot->tts_isnull, true, desc->natts * sizeof(bool));
-	memcpy(insert->slot->tts_values, values, tables[table].columns * sizeof(Datum));
-	memcpy(insert->slot->tts_isnull, nulls, tables[table].columns * sizeof(bool));
-	ExecStoreVirtualTuple(insert->slot);
+	if (info->ii_Expressions == NIL && info->ii_Predicate == NIL)
+		return true;
+	if (*estate == NULL)
+		*estate = CreateExecutorState();
+	GetPerTupleExprContext(*estate)->ecxt_scantuple = slot;
+	return ExecQual(ExecPrepareQual(info->ii_Predicate, *estate), GetPerTupleExprContext(*estate));
 }
 
-static void
-store_insert_end(StoreInsert *insert)
+/*
+ * Insert the index entries of a row; false when the primary key has such a key
+ * already, which is an error unless check is UNIQUE_CHECK_PARTIAL.
+ */
+static bool
+store_insert_index_entries(Relation rel, StoreTable table, TupleTableSlot *slot,
+						   IndexUniqueCheck check)
 {
-	ExecDropSingleTupleTableSlot(insert->slot);
-	ExecCloseIndices(insert->result);
-	FreeExecutorState(insert->estate);
-	table_close(insert->rel, NoLock);
+	bool		unique = true;
+	EState	   *estate = NULL;
+	ListCell   *cell;
+
+	foreach(cell, RelationGetIndexList(rel))
+	{
+		Relation	index = index_open(lfirst_oid(cell), RowExclusiveLock);
+		IndexInfo  *info = BuildIndexInfo(index);
+		bool		primary = lfirst_oid(cell) == catalog.index[table];
+		Datum		values[INDEX_MAX_KEYS];
+		bool		nulls[INDEX_MAX_KEYS];
+
+		if (index_wants_row(info, slot, &estate))
+		{
+			bool		inserted;
+
+			FormIndexDatum(info, slot, estate, values, nulls);
+			inserted = index_insert(index, values, nulls, &slot->tts_tid, rel,
+									primary ? check :
+									info->ii_Unique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO,
+									false, info);
+			if (primary)
+				unique = inserted || check != UNIQUE_CHECK_PARTIAL;
+		}
+		index_close(index, NoLock);
+	}
+	if (estate)
+		FreeExecutorState(estate);
+	return unique;
+}
+
+/* A row of a table that is open for writing, in a slot */
+static TupleTableSlot *
+store_row(Relation rel, StoreTable table, Datum *values, bool *nulls)
+{
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+
+	ExecClearTuple(slot);
+	memset(slot->tts_isnull, true, RelationGetNumberOfAttributes(rel) * sizeof(bool));
+	memcpy(slot->tts_values, values, tables[table].columns * sizeof(Datum));
+	memcpy(slot->tts_isnull, nulls, tables[table].columns * sizeof(bool));
+	return ExecStoreVirtualTuple(slot);
 }
 
 /* Insert a row; a duplicate key is an error. */
 void
 store_insert(StoreTable table, Datum *values, bool *nulls)
 {
-	StoreInsert insert;
+	Relation	rel = store_open(table, RowExclusiveLock);
+	TupleTableSlot *slot = store_row(rel, table, values, nulls);
 
-	store_insert_begin(&insert, table, values, nulls, false);
-	ExecSimpleRelationInsert(insert.result, insert.estate, insert.slot);
-	store_insert_end(&insert);
+	table_tuple_insert(rel, slot, GetCurrentCommandId(true), 0, NULL);
+	store_insert_index_entries(rel, table, slot, UNIQUE_CHECK_YES);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, NoLock);
 }
 
 /*
- * Insert a row unless there is one with its key: INSERT .. ON CONFLICT DO
- * NOTHING, which waits for an uncommitted row of another transaction.  False
- * when there is one; no snapshot need see it.
+ * Insert a row unless there is one with its key, committed or not: INSERT ..
+ * ON CONFLICT DO NOTHING, but for the waiting.  False when there is one; no
+ * snapshot need see it.
  */
 bool
 store_insert_new(StoreTable table, Datum *values, bool *nulls)
 {
-	StoreInsert insert;
+	Relation	rel = store_open(table, RowExclusiveLock);
+	TupleTableSlot *slot = store_row(rel, table, values, nulls);
 	TransactionId xid = GetCurrentTransactionId();
 	uint32		token;
 	bool		inserted;
-
-	store_insert_begin(&insert, table, values, nulls, true);
-	ExecConstraints(insert.result, insert.slot, insert.estate);
 
 	/*
 	 * As nodeModifyTable.c does it: the row goes in marked as tentative, and
 	 * is taken back if its index entry turns out not to be the only one.
 	 */
 	token = SpeculativeInsertionLockAcquire(xid);
-	table_tuple_insert_speculative(insert.rel, insert.slot, GetCurrentCommandId(true),
-								   0, NULL, token);
-	inserted = compat_insert_speculative_index_tuples(insert.result, insert.slot,
-													  insert.estate);
-	table_tuple_complete_speculative(insert.rel, insert.slot, token, inserted);
+	table_tuple_insert_speculative(rel, slot, GetCurrentCommandId(true), 0, NULL, token);
+	inserted = store_insert_index_entries(rel, table, slot, UNIQUE_CHECK_PARTIAL);
+	table_tuple_complete_speculative(rel, slot, token, inserted);
 	SpeculativeInsertionLockRelease(xid);
 
-	store_insert_end(&insert);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, NoLock);
 	return inserted;
 }

@@ -15,10 +15,11 @@
  * us, which is why work() insists on being called at top level and why no SPI
  * connection of ours is open while a handler runs.
  *
- * Memory: everything of a call is in work_context, a child of the portal's
- * context, which survives commits.  An attempt has its own child of it, which
- * also stands in for PortalContext while the handler runs: what the handler's
- * language leaves there goes with the attempt.
+ * Memory: what lasts as long as the call is in the portal's context, which
+ * survives commits.  An attempt has a context of its own, which also stands in
+ * for PortalContext while the handler runs: what the handler's language leaves
+ * there goes with the attempt.  It is a child of TopMemoryContext, for when the
+ * session ends in the middle, portals are freed before the transaction aborts.
  *
  *-------------------------------------------------------------------------
  */
@@ -57,7 +58,6 @@
 /* One call of work() */
 typedef struct Work
 {
-	MemoryContext context;		/* of the call */
 	MemoryContext attempt_context;	/* reset after every attempt */
 	char	   *queue;			/* NULL: all */
 	char	   *environment;	/* NULL: all that we may see */
@@ -385,7 +385,7 @@ work_arguments(FunctionCallInfo fcinfo, Work *work)
 Datum
 trigger_idem_work(PG_FUNCTION_ARGS)
 {
-	Work	   *work;
+	Work		work = {0};
 	TupleDesc	desc;
 	int			max_runs;
 	volatile int processed = 0;
@@ -395,35 +395,30 @@ trigger_idem_work(PG_FUNCTION_ARGS)
 	PreventCommandDuringRecovery("CALL trigger_idem.work()");
 	work_require_top_level(fcinfo);
 	work_require_own_role();
+
+	/* what the call needs to the end must survive commits */
+	MemoryContextSwitchTo(PortalContext);
 	max_runs = max_runs_argument(fcinfo);
-
-	{
-		MemoryContext context = AllocSetContextCreate(PortalContext, "trigger_idem work",
-													  ALLOCSET_DEFAULT_SIZES);
-
-		MemoryContextSwitchTo(context);
-		work = palloc0(sizeof(Work));
-		work->context = context;
-	}
-	work->attempt_context = AllocSetContextCreate(work->context, "trigger_idem attempt",
-												  ALLOCSET_DEFAULT_SIZES);
-	work_arguments(fcinfo, work);
+	work_arguments(fcinfo, &work);
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "work() does not return a row");
-	desc = BlessTupleDesc(CreateTupleDescCopy(desc));
+	desc = BlessTupleDesc(desc);
 
-	work->worker_token = worker_begin();
+	work.attempt_context = AllocSetContextCreate(TopMemoryContext, "trigger_idem attempt",
+												 ALLOCSET_DEFAULT_SIZES);
 	PG_TRY();
 	{
-		processed = work_loop(work, max_runs);
+		work.worker_token = worker_begin();
+		processed = work_loop(&work, max_runs);
 	}
 	PG_FINALLY();
 	{
 		worker_end();
+		MemoryContextDelete(work.attempt_context);
 	}
 	PG_END_TRY();
 
-	MemoryContextSwitchTo(work->context);
+	MemoryContextSwitchTo(PortalContext);
 	values[0] = Int32GetDatum(processed);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)));
 }

@@ -14,13 +14,15 @@
  * The segment vanishes with its backend, however that ends, and all of them
  * vanish with the server.  A token is the segment's handle and a random number
  * that stands in the segment too, so a handle that is used again for something
- * else is not taken for a sign of life.
+ * else is not taken for a sign of life.  So does the database: in a copy of it,
+ * restored beside the original, the worker does not work.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "common/pg_prng.h"
+#include "miscadmin.h"
 #include "port/atomics.h"
 #include "storage/dsm.h"
 #include "utils/timeout.h"
@@ -33,6 +35,7 @@
 typedef struct SignOfLife
 {
 	uint64		magic;
+	Oid			database;
 	int64		token;
 	pg_atomic_uint64 tick;		/* a TimestampTz */
 } SignOfLife;
@@ -64,6 +67,7 @@ worker_begin(void)
 
 	sign = dsm_segment_address(my_segment);
 	sign->magic = SIGN_MAGIC;
+	sign->database = MyDatabaseId;
 	sign->token = (int64) (((uint64) dsm_segment_handle(my_segment) << 32) |
 						   pg_prng_uint32(&pg_global_prng_state));
 	pg_atomic_init_u64(&sign->tick, (uint64) GetCurrentTimestamp());
@@ -110,6 +114,7 @@ worker_is_alive(int64 token, int64 max_silence_ms)
 		SignOfLife *sign = dsm_segment_address(segment);
 
 		alive = sign->magic == SIGN_MAGIC && sign->token == token &&
+			sign->database == MyDatabaseId &&
 			!TimestampDifferenceExceeds((TimestampTz) pg_atomic_read_u64(&sign->tick),
 										GetCurrentTimestamp(),
 										(int) Min(max_silence_ms, INT_MAX));

@@ -1,0 +1,166 @@
+-- The contract: signatures, defaults, result columns, views, grants, comments.
+-- A change of any of them is seen here.  Run as a superuser, with pg_prove;
+-- everything is rolled back.
+
+BEGIN;
+SET LOCAL client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS pgtap;
+CREATE EXTENSION IF NOT EXISTS trigger_idem;
+-- only pgTAP is on the path, so that names of ours are printed with their schema
+SELECT set_config('search_path', (SELECT quote_ident(nspname) FROM pg_extension
+	JOIN pg_namespace n ON n.oid = extnamespace WHERE extname = 'pgtap'), true) \g /dev/null
+SET LOCAL intervalstyle = postgres;
+
+SELECT no_plan();
+
+-- ---------- Functions ----------
+
+CREATE TEMPORARY TABLE contract_function (
+	number int GENERATED ALWAYS AS IDENTITY,
+	kind "char", name name, arguments text, result text, volatility "char", parallel "char");
+
+INSERT INTO contract_function (kind, name, arguments, result, volatility, parallel) VALUES
+('f', 'idempotency_key_create', 'key text, scope text DEFAULT ''run''::text, run_id uuid DEFAULT NULL::uuid, attempt integer DEFAULT NULL::integer', 'text', 's', 'r'),
+('f', 'idempotency_key_create', 'key text[], scope text DEFAULT ''run''::text, run_id uuid DEFAULT NULL::uuid, attempt integer DEFAULT NULL::integer', 'text', 's', 'r'),
+('f', 'task_create', 'task_id text, handler regproc DEFAULT NULL::regproc, queue text DEFAULT ''default''::text, max_attempts integer DEFAULT 3, min_backoff interval DEFAULT ''00:00:01''::interval, max_backoff interval DEFAULT ''00:01:00''::interval, backoff_factor double precision DEFAULT 2, backoff_jitter boolean DEFAULT true, max_duration interval DEFAULT NULL::interval, lease_duration interval DEFAULT ''00:00:30''::interval, idempotency_key_ttl interval DEFAULT ''30 days''::interval, release_key_on text[] DEFAULT ''{failed,crashed,timed_out,expired}''::text[], idempotency_group text DEFAULT NULL::text, on_payload_mismatch text DEFAULT ''ignore''::text, concurrency_limit integer DEFAULT NULL::integer, run_as regrole DEFAULT NULL::regrole, idempotency_key_required boolean DEFAULT false', 'void', 'v', 'u'),
+('f', 'task_drop', 'task_id text', 'boolean', 'v', 'u'),
+('f', 'trigger_task', 'task_id text, payload jsonb DEFAULT NULL::jsonb, idempotency_key text DEFAULT NULL::text, idempotency_key_ttl interval DEFAULT NULL::interval, delay interval DEFAULT NULL::interval, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, ttl interval DEFAULT NULL::interval, priority integer DEFAULT 0, queue text DEFAULT NULL::text, concurrency_key text DEFAULT NULL::text, max_attempts integer DEFAULT NULL::integer, tags text[] DEFAULT NULL::text[], metadata jsonb DEFAULT NULL::jsonb, environment text DEFAULT NULL::text, idempotency_key_scope text DEFAULT ''global''::text, OUT run_id uuid, OUT is_cached boolean, OUT status trigger_idem.run_status', 'record', 'v', 'u'),
+('f', 'run_once', 'key text, callback regproc, args jsonb DEFAULT NULL::jsonb, scope text DEFAULT ''run''::text, ttl interval DEFAULT NULL::interval', 'jsonb', 'v', 'u'),
+('f', 'run_once_sql', 'key text, command text, args jsonb DEFAULT NULL::jsonb, scope text DEFAULT ''run''::text, ttl interval DEFAULT NULL::interval', 'jsonb', 'v', 'u'),
+('f', 'run_once_local_only', 'key text, callback regproc, args jsonb DEFAULT NULL::jsonb', 'jsonb', 'v', 'u'),
+('p', 'work', 'IN queue text DEFAULT NULL::text, IN max_runs integer DEFAULT NULL::integer, IN environment text DEFAULT NULL::text, INOUT processed integer DEFAULT NULL::integer', NULL, 'v', 'u'),
+('f', 'current_run_id', '', 'uuid', 's', 'r'),
+('f', 'current_attempt', '', 'integer', 's', 'r'),
+('f', 'environment_create', 'environment text, role regrole DEFAULT NULL::regrole', 'void', 'v', 'u');
+
+-- Each with ours of the same arguments, or at least of the same name
+CREATE TEMPORARY VIEW compared AS
+SELECT c.*, format('%s(%s)', c.name, split_part(c.arguments, ',', 1)) AS title, p.oid
+FROM contract_function c LEFT JOIN LATERAL (
+	SELECT oid FROM pg_proc
+	WHERE pronamespace = 'trigger_idem'::regnamespace AND proname = c.name
+	ORDER BY pg_get_function_arguments(oid) = c.arguments DESC LIMIT 1) p ON true;
+
+SELECT is(pg_get_function_arguments(oid), arguments, 'arguments of ' || title)
+FROM compared ORDER BY number;
+SELECT is(pg_get_function_result(oid), result, 'result of ' || title)
+FROM compared ORDER BY number;
+SELECT is(format('%s %s %s', p.prokind, p.provolatile, p.proparallel), format('%s %s %s', kind, volatility, parallel),
+	'kind, volatility and parallel safety of ' || title)
+FROM compared c LEFT JOIN pg_proc p USING (oid) ORDER BY number;
+SELECT is(p.proisstrict OR p.proretset, false, title || ' is not STRICT and returns no set')
+FROM compared c LEFT JOIN pg_proc p USING (oid) ORDER BY number;
+-- an overload would make calls ambiguous
+SELECT is((SELECT count(*) FROM pg_proc p
+		WHERE p.pronamespace = 'trigger_idem'::regnamespace AND p.proname = c.name),
+	count(*), 'number of functions ' || c.name)
+FROM contract_function c GROUP BY c.name ORDER BY c.name;
+
+-- what FROM trigger_task() answers
+SELECT is((SELECT array_agg(format('%s %s', name, format_type(type, NULL)) ORDER BY n)
+		FROM unnest(p.proargnames, p.proallargtypes, p.proargmodes) WITH ORDINALITY a(name, type, mode, n)
+		WHERE mode = 'o'),
+	'{"run_id uuid","is_cached boolean","status trigger_idem.run_status"}'::text[],
+	'columns of trigger_task() are those of the contract')
+FROM pg_proc p WHERE p.oid = 'trigger_idem.trigger_task'::regproc;
+
+-- ---------- The enum ----------
+
+SELECT enum_has_labels('trigger_idem', 'run_status', ARRAY['delayed', 'queued', 'executing', 'waiting',
+	'completed', 'failed', 'crashed', 'timed_out', 'canceled', 'expired']);
+
+-- ---------- Views ----------
+
+CREATE TEMPORARY TABLE contract_view (
+	number int GENERATED ALWAYS AS IDENTITY, name name, columns text[]);
+
+INSERT INTO contract_view (name, columns) VALUES
+('runs', ARRAY['run_id uuid', 'environment text', 'task_id text', 'status trigger_idem.run_status',
+	'payload jsonb', 'output jsonb', 'error jsonb', 'idempotency_key text', 'idempotency_key_scope text',
+	'idempotency_key_expires_at timestamp with time zone', 'parent_run_id uuid', 'attempt integer',
+	'max_attempts integer', 'queue text', 'priority integer', 'tags text[]', 'metadata jsonb',
+	'created_at timestamp with time zone', 'run_at timestamp with time zone',
+	'started_at timestamp with time zone', 'finished_at timestamp with time zone']),
+('attempts', ARRAY['run_id uuid', 'attempt integer', 'status text', 'worker_id text',
+	'started_at timestamp with time zone', 'finished_at timestamp with time zone', 'error jsonb']),
+('steps', ARRAY['run_id uuid', 'step text[]', 'key text', 'idempotency_key text', 'output jsonb',
+	'attempt integer', 'started_at timestamp with time zone', 'finished_at timestamp with time zone']),
+('idempotency_keys', ARRAY['environment text', 'task_id text', 'idempotency_key text', 'key text',
+	'scope text', 'run_id uuid', 'created_at timestamp with time zone',
+	'expires_at timestamp with time zone']),
+('tasks', ARRAY['task_id text', 'handler text', 'queue text', 'run_as text', 'owner text']),
+('environments', ARRAY['environment text', 'role text']);
+
+-- more columns may follow those of the contract
+SELECT is((SELECT array_agg(format('%s %s', a.attname, format_type(a.atttypid, a.atttypmod)) ORDER BY a.attnum)
+		FROM pg_attribute a
+		WHERE a.attrelid = to_regclass('trigger_idem.' || v.name)
+			AND a.attnum BETWEEN 1 AND cardinality(v.columns)),
+	v.columns, 'first columns of view ' || v.name)
+FROM contract_view v ORDER BY v.number;
+SELECT is(c.relkind, 'v', v.name || ' is a view')
+FROM contract_view v LEFT JOIN pg_class c ON c.oid = to_regclass('trigger_idem.' || v.name)
+ORDER BY v.number;
+
+-- tasks shows every setting of task_create()
+SELECT columns_are('trigger_idem', 'tasks', ARRAY(
+	SELECT name FROM unnest(ARRAY['owner', 'created_at'] || (SELECT p.proargnames FROM pg_proc p
+		WHERE p.oid = 'trigger_idem.task_create'::regproc)) name), 'tasks has the settings of task_create()');
+SELECT set_has('SELECT environment, role FROM trigger_idem.environments',
+	$$VALUES ('default', NULL::text)$$, 'the default environment is always there');
+
+-- ---------- Grants ----------
+
+SELECT is_empty($$SELECT privilege_type FROM pg_namespace n,
+		aclexplode(COALESCE(n.nspacl, acldefault('n', n.nspowner))) a
+	WHERE n.nspname = 'trigger_idem' AND a.grantee = 0$$,
+	'PUBLIC has no right on the schema');
+SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc p,
+		aclexplode(COALESCE(p.proacl, acldefault('f', p.proowner))) a
+	WHERE p.pronamespace = 'trigger_idem'::regnamespace AND a.grantee = 0$$,
+	'PUBLIC may execute no function');
+SELECT is_empty($$SELECT c.oid::regclass FROM pg_class c,
+		aclexplode(COALESCE(c.relacl, acldefault(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", c.relowner))) a
+	WHERE c.relnamespace = 'trigger_idem'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND a.grantee = 0$$,
+	'PUBLIC has no right on a table, view or sequence');
+SELECT is_empty($$SELECT t.attrelid::regclass, t.attname FROM pg_attribute t
+		JOIN pg_class c ON c.oid = t.attrelid, aclexplode(t.attacl) a
+	WHERE c.relnamespace = 'trigger_idem'::regnamespace AND a.grantee = 0$$,
+	'PUBLIC has no right on a column');
+SELECT is_empty($$SELECT t.oid::regtype FROM pg_type t,
+		aclexplode(COALESCE(t.typacl, acldefault('T', t.typowner))) a
+	WHERE t.typnamespace = 'trigger_idem'::regnamespace AND t.typtype IN ('e', 'd', 'r', 'm') AND a.grantee = 0$$,
+	'PUBLIC has no right on a type');
+
+-- ---------- Comments ----------
+
+SELECT isnt(obj_description('trigger_idem'::regnamespace, 'pg_namespace'), NULL, 'the schema has a comment');
+SELECT is_empty($$SELECT oid::regprocedure FROM pg_proc
+	WHERE pronamespace = 'trigger_idem'::regnamespace AND obj_description(oid, 'pg_proc') IS NULL$$,
+	'every function has a comment');
+SELECT isnt(obj_description(to_regclass('trigger_idem.' || v.name), 'pg_class'), NULL,
+	'view ' || v.name || ' has a comment')
+FROM contract_view v ORDER BY v.number;
+SELECT is_empty($$SELECT oid::regtype FROM pg_type
+	WHERE typnamespace = 'trigger_idem'::regnamespace AND typtype IN ('e', 'd', 'r', 'm')
+		AND obj_description(oid, 'pg_type') IS NULL$$,
+	'every type has a comment');
+
+-- ---------- Dump, restore and upgrade ----------
+
+SELECT is_empty($$SELECT a.attrelid::regclass, a.attname, a.atttypid::regtype
+	FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_type t ON t.oid = a.atttypid
+	WHERE c.relnamespace = 'trigger_idem'::regnamespace AND c.relkind IN ('r', 'p', 'm')
+		AND t.typname ~ '^_?reg' AND t.typnamespace = 'pg_catalog'::regnamespace$$,
+	'no table has a column of a reg* type');
+SELECT is_empty($$SELECT c.oid::regclass FROM pg_class c, pg_extension e
+	WHERE c.relnamespace = 'trigger_idem'::regnamespace AND c.relkind IN ('r', 'p', 'S')
+		AND e.extname = 'trigger_idem' AND NOT c.oid = ANY (COALESCE(e.extconfig, '{}'))$$,
+	'the rows of every table and sequence are dumped');
+SELECT is_empty($$SELECT condition FROM pg_extension, unnest(extcondition) condition
+	WHERE extname = 'trigger_idem' AND condition <> ''$$,
+	'all rows of them');
+SELECT is(extrelocatable, false, 'the extension is not relocatable')
+FROM pg_extension WHERE extname = 'trigger_idem';
+SELECT * FROM finish();
+ROLLBACK;

@@ -208,6 +208,7 @@ key_parse_hex(text *key, Key *result)
 	return true;
 }
 
+/* A key as users see it */
 text *
 key_to_hex(const Key *key)
 {
@@ -216,6 +217,17 @@ key_to_hex(const Key *key)
 	SET_VARSIZE(hex, VARHDRSZ + KEY_HEX_LENGTH);
 	hex_encode((const char *) key->bytes, KEY_BYTES, VARDATA(hex));
 	return hex;
+}
+
+/* A key as it is stored */
+Datum
+key_to_bytea(const Key *key)
+{
+	bytea	   *bytes = palloc(VARHDRSZ + KEY_BYTES);
+
+	SET_VARSIZE(bytes, VARHDRSZ + KEY_BYTES);
+	memcpy(VARDATA(bytes), key->bytes, KEY_BYTES);
+	return PointerGetDatum(bytes);
 }
 
 /*

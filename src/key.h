@@ -42,6 +42,7 @@ extern void key_material_hash(StringInfo material, Key *key);
 extern void key_from_text(text *key, KeyScope scope, Key *result, KeyScope *effective);
 extern bool key_parse_hex(text *key, Key *result);
 extern text *key_to_hex(const Key *key);
+extern Datum key_to_bytea(const Key *key);
 extern void key_id(const Key *key, const char *environment, const char *task_id,
 				   const char *group, pg_uuid_t *id);
 

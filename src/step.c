@@ -285,16 +285,6 @@ step_path(const Step *step)
 	return PointerGetDatum(construct_array(keys, depth, TEXTOID, -1, false, TYPALIGN_INT));
 }
 
-static Datum
-step_id_datum(const Key *id)
-{
-	bytea	   *bytes = palloc(VARHDRSZ + KEY_BYTES);
-
-	SET_VARSIZE(bytes, VARHDRSZ + KEY_BYTES);
-	memcpy(VARDATA(bytes), id->bytes, KEY_BYTES);
-	return PointerGetDatum(bytes);
-}
-
 /* ---------- Doing a step ---------- */
 
 /*
@@ -396,7 +386,7 @@ step_once(Step *step, const StepAction *action, bool *isnull)
 	output = step_call(step, action, isnull);
 
 	values[STEP_RUN_ID - 1] = UUIDPGetDatum(&run->run_id);
-	values[STEP_STEP_ID - 1] = step_id_datum(&step->id);
+	values[STEP_STEP_ID - 1] = key_to_bytea(&step->id);
 	values[STEP_ATTEMPT - 1] = Int32GetDatum(run->attempt);
 	values[STEP_FINISHED_AT - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
 	values[STEP_PATH - 1] = step_path(step);
@@ -420,7 +410,7 @@ global_memo_find(const Key *step_id, Snapshot snapshot, Datum *output, bool *isn
 	Datum		values[GLOBAL_STEP_COLUMNS];
 	bool		nulls[GLOBAL_STEP_COLUMNS];
 
-	if (!store_fetch(STORE_GLOBAL_STEP, step_id_datum(step_id), snapshot, values, nulls))
+	if (!store_fetch(STORE_GLOBAL_STEP, key_to_bytea(step_id), snapshot, values, nulls))
 		return false;
 	if (!nulls[GLOBAL_STEP_EXPIRES_AT - 1] &&
 		DatumGetTimestampTz(values[GLOBAL_STEP_EXPIRES_AT - 1]) <= GetCurrentTimestamp())
@@ -487,7 +477,7 @@ step_once_global(Step *step, const StepAction *action, const Interval *ttl, bool
 	finished_at = GetCurrentTimestamp();
 
 	memset(nulls, ' ', sizeof(nulls));
-	values[GLOBAL_STEP_STEP_ID - 1] = step_id_datum(&step->id);
+	values[GLOBAL_STEP_STEP_ID - 1] = key_to_bytea(&step->id);
 	values[GLOBAL_STEP_ENVIRONMENT - 1] = CStringGetTextDatum(step->environment);
 	values[GLOBAL_STEP_ROLE - 1] = CStringGetTextDatum(GetUserNameFromId(GetUserId(), false));
 	values[GLOBAL_STEP_PATH - 1] = step_path(step);

@@ -349,16 +349,6 @@ key_expires_at(const TriggerCall *trigger)
 												   IntervalPGetDatum(trigger->key_ttl)));
 }
 
-static Datum
-bytes_datum(const void *data, int length)
-{
-	bytea	   *bytes = palloc(VARHDRSZ + length);
-
-	SET_VARSIZE(bytes, VARHDRSZ + length);
-	memcpy(VARDATA(bytes), data, length);
-	return PointerGetDatum(bytes);
-}
-
 /* Fill in the columns of the key's row. */
 static void
 key_row(const TriggerCall *trigger, const pg_uuid_t *run_id, Datum *values, bool *nulls)
@@ -379,7 +369,7 @@ key_row(const TriggerCall *trigger, const pg_uuid_t *run_id, Datum *values, bool
 		values[KEY_IDEMPOTENCY_GROUP - 1] = CStringGetTextDatum(task->idempotency_group);
 	else
 		nulls[KEY_IDEMPOTENCY_GROUP - 1] = true;
-	values[KEY_IDEMPOTENCY_KEY - 1] = bytes_datum(trigger->key.bytes, KEY_BYTES);
+	values[KEY_IDEMPOTENCY_KEY - 1] = key_to_bytea(&trigger->key);
 	if (trigger->key_typed)
 	{
 		values[KEY_KEY - 1] = PointerGetDatum(trigger->key_typed);

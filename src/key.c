@@ -22,6 +22,7 @@
 #include "port/pg_bswap.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/resowner.h"
 
 #include "current.h"
 #include "key.h"
@@ -129,20 +130,43 @@ key_material_begin(StringInfo material, const char *domain)
 	key_material_cstring(material, domain);
 }
 
+/*
+ * The hash context of this session.  Making one for each hash would take half
+ * of the time; a resource owner of its own keeps it over transactions.
+ */
+static pg_cryptohash_ctx *
+key_hash_context(void)
+{
+	static pg_cryptohash_ctx *hash = NULL;
+
+	if (hash == NULL)
+	{
+		ResourceOwner owner = CurrentResourceOwner;
+
+		CurrentResourceOwner = ResourceOwnerCreate(NULL, "trigger_idem keys");
+		hash = pg_cryptohash_create(PG_SHA256);
+		CurrentResourceOwner = owner;
+		if (hash == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_OUT_OF_MEMORY),
+					 errmsg("out of memory")));
+	}
+	return hash;
+}
+
 /* Hash and free the material */
 void
 key_material_hash(StringInfo material, Key *key)
 {
-	pg_cryptohash_ctx *hash = pg_cryptohash_create(PG_SHA256);
+	pg_cryptohash_ctx *hash = key_hash_context();
 
 	StaticAssertStmt(KEY_BYTES == PG_SHA256_DIGEST_LENGTH, "a key is a SHA-256");
-	if (hash == NULL || pg_cryptohash_init(hash) < 0 ||
+	if (pg_cryptohash_init(hash) < 0 ||
 		pg_cryptohash_update(hash, (const uint8 *) material->data, material->len) < 0 ||
 		pg_cryptohash_final(hash, key->bytes, KEY_BYTES) < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
 				 errmsg("could not compute SHA-256: %s", pg_cryptohash_error(hash))));
-	pg_cryptohash_free(hash);
 	pfree(material->data);
 }
 

@@ -1,11 +1,14 @@
 -- One row for every key that is taken.  key_id is a truncated hash over
 -- (environment, group or task, key); the full key stands beside it and is
--- compared on every hit.  Nothing updates a row but a take-over after expiry.
+-- compared on every hit.  status is NULL until the run is final: a hit on a
+-- finished run, the common one, reads this row and no other.  Pages keep room
+-- for that update, which is HOT.
 CREATE TABLE trigger_idem.idempotency_key (
 	key_id uuid NOT NULL,
 	run_id uuid NOT NULL,
 	created_at timestamptz NOT NULL,
 	expires_at timestamptz,
+	status trigger_idem.run_status,
 	idempotency_key bytea NOT NULL,
 	environment text COLLATE pg_catalog."C" NOT NULL,
 	task_id text COLLATE pg_catalog."C" NOT NULL,
@@ -13,7 +16,7 @@ CREATE TABLE trigger_idem.idempotency_key (
 	key text COLLATE pg_catalog."C",
 	scope text COLLATE pg_catalog."C",
 	CONSTRAINT idempotency_key_pkey PRIMARY KEY (key_id)
-);
+) WITH (fillfactor = 90);
 
 CREATE FUNCTION trigger_idem.idempotency_key_create(
 	key text,

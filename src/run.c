@@ -103,7 +103,7 @@ run_status_oid(RunStatus status)
 	return store_run_status(status);
 }
 
-static RunStatus
+RunStatus
 run_status_from_oid(Oid oid)
 {
 	for (int i = 0; i < RUN_STATUSES; i++)
@@ -357,6 +357,14 @@ static Statement finish_run = {
 	.argtypes = {UUIDOID, TEXTOID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID, JSONBOID}
 };
 
+/* Hits on a finished run read its status here. */
+static Statement finish_key = {
+	.sql = "UPDATE trigger_idem.idempotency_key SET status = $3::trigger_idem.run_status "
+	"WHERE key_id OPERATOR(pg_catalog.=) $1 AND run_id OPERATOR(pg_catalog.=) $2",
+	.expected = SPI_OK_UPDATE,
+	.argtypes = {UUIDOID, UUIDOID, TEXTOID}
+};
+
 static Statement release_key = {
 	.sql = "DELETE FROM trigger_idem.idempotency_key "
 	"WHERE key_id OPERATOR(pg_catalog.=) $1 AND run_id OPERATOR(pg_catalog.=) $2",
@@ -439,13 +447,17 @@ run_finish(const pg_uuid_t *run_id, int attempt, const Entry *entry, RunStatus s
 	if (statement_run(&finish_run, values, nulls) != 1)
 		elog(ERROR, "unfinished run is final already");
 
+	/* the key, unless another run has taken it over by now */
 	key_id = statement_value(0, 1, &has_no_key);
-	if (!has_no_key && entry->task && (entry->task->release_key_on & (1 << status)))
-	{
-		values[0] = key_id;
-		values[1] = UUIDPGetDatum(run_id);
+	if (has_no_key)
+		return;
+	values[0] = key_id;
+	values[2] = values[1];
+	values[1] = UUIDPGetDatum(run_id);
+	if (entry->task && (entry->task->release_key_on & (1 << status)))
 		statement_run(&release_key, values, NULL);
-	}
+	else
+		statement_run(&finish_key, values, NULL);
 }
 
 static void

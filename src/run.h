@@ -63,6 +63,7 @@ typedef struct AttemptResult
 extern void run_id_generate(pg_uuid_t *run_id, TimestampTz now);
 extern const char *run_status_name(RunStatus status);
 extern Oid	run_status_oid(RunStatus status);
+extern RunStatus run_status_from_oid(Oid oid);
 extern bool run_status_parse(const char *name, RunStatus *status);
 extern bool run_find_status(const pg_uuid_t *run_id, Snapshot snapshot, RunStatus *status);
 

@@ -1,9 +1,3 @@
-CREATE TYPE trigger_idem.run_status AS ENUM (
-	'delayed', 'queued', 'executing', 'waiting',
-	'completed', 'failed', 'crashed', 'timed_out', 'canceled', 'expired');
-COMMENT ON TYPE trigger_idem.run_status IS
-	'Where a run stands; the first four are of unfinished runs, the others are final';
-
 -- A run is written when it is triggered and once more when it is final.  No
 -- index stands on what that second write changes, and pages keep room for it,
 -- so it stays a HOT update.  status is NULL while a queue entry exists.

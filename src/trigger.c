@@ -93,6 +93,7 @@ typedef struct TriggerResult
 	pg_uuid_t	run_id;
 	bool		is_cached;
 	RunStatus	status;
+	bool		is_final;		/* of a hit: the key knows the status */
 } TriggerResult;
 
 /* ---------- Arguments ---------- */
@@ -272,14 +273,30 @@ key_is_expired(TupleTableSlot *row, TimestampTz now)
 	return !never && DatumGetTimestampTz(expires_at) <= now;
 }
 
+/* What a live key says of its run */
+static void
+key_read(TupleTableSlot *row, TriggerResult *result)
+{
+	bool		isnull;
+	Datum		status;
+
+	result->run_id = *DatumGetUUIDP(slot_getattr(row, KEY_RUN_ID, &isnull));
+	status = slot_getattr(row, KEY_STATUS, &isnull);
+	result->is_final = !isnull;
+	if (result->is_final)
+		result->status = run_status_from_oid(DatumGetObjectId(status));
+}
+
 /*
- * Look at the key as snapshot sees it.  A dirty snapshot, which also sees what
- * is not committed, can find a holder to wait for: one that inserts the key, or
- * takes an expired one over.  A live key that another transaction is deleting
- * is live until that commits.
+ * Look at the key as snapshot sees it; of a live one, result gets the run, and
+ * its status if that is final.  A dirty snapshot, which also sees what is not
+ * committed, can find a holder to wait for: one that inserts the key, or takes
+ * an expired one over.  A live key that another transaction is deleting, or
+ * writing a final status to, is what it was until that commits.
  */
 static KeyState
-key_look(const TriggerCall *trigger, Snapshot snapshot, pg_uuid_t *run_id, KeyHolder *holder)
+key_look(const TriggerCall *trigger, Snapshot snapshot, TriggerResult *result,
+		 KeyHolder *holder)
 {
 	bool		dirty = snapshot->snapshot_type == SNAPSHOT_DIRTY;
 	KeyState	state = KEY_FREE;
@@ -288,34 +305,29 @@ key_look(const TriggerCall *trigger, Snapshot snapshot, pg_uuid_t *run_id, KeyHo
 
 	found = store_lookup(&lookup, STORE_IDEMPOTENCY_KEY, UUIDPGetDatum(&trigger->key_id),
 						 snapshot);
-	while (found)
+	for (; found && state != KEY_LIVE; found = store_lookup_next(&lookup))
 	{
 		bool		expired = key_is_expired(lookup.slot, trigger->now);
-		bool		isnull;
+		TransactionId xid = InvalidTransactionId;
 
 		key_verify(trigger, lookup.slot);
 		if (dirty && TransactionIdIsValid(snapshot->xmin))
+			xid = snapshot->xmin;
+		else if (dirty && expired)
+			xid = snapshot->xmax;
+		if (TransactionIdIsValid(xid))
 		{
 			state = KEY_BUSY;
-			holder->xid = snapshot->xmin;
-			holder->speculative_token = snapshot->speculativeToken;
-			break;
+			holder->xid = xid;
+			holder->speculative_token = xid == snapshot->xmin ? snapshot->speculativeToken : 0;
 		}
-		if (dirty && expired && TransactionIdIsValid(snapshot->xmax))
-		{
-			state = KEY_BUSY;
-			holder->xid = snapshot->xmax;
-			holder->speculative_token = 0;
-			break;
-		}
-		if (!expired)
+		else if (!expired)
 		{
 			state = KEY_LIVE;
-			*run_id = *DatumGetUUIDP(slot_getattr(lookup.slot, KEY_RUN_ID, &isnull));
-			break;
+			key_read(lookup.slot, result);
 		}
-		state = KEY_EXPIRED;
-		found = store_lookup_next(&lookup);
+		else if (state == KEY_FREE)
+			state = KEY_EXPIRED;
 	}
 	store_lookup_end(&lookup);
 	return state;
@@ -323,14 +335,14 @@ key_look(const TriggerCall *trigger, Snapshot snapshot, pg_uuid_t *run_id, KeyHo
 
 /* Look at the key, committed or not, until nobody is about to take it. */
 static KeyState
-key_look_and_wait(TriggerCall *trigger, pg_uuid_t *run_id)
+key_look_and_wait(TriggerCall *trigger, TriggerResult *result)
 {
 	SnapshotData dirty;
 	KeyHolder	holder;
 	KeyState	state;
 
 	InitDirtySnapshot(dirty);
-	while ((state = key_look(trigger, &dirty, run_id, &holder)) == KEY_BUSY)
+	while ((state = key_look(trigger, &dirty, result, &holder)) == KEY_BUSY)
 	{
 		if (holder.speculative_token)
 			SpeculativeInsertionWait(holder.xid, holder.speculative_token);
@@ -363,6 +375,7 @@ key_row(const TriggerCall *trigger, const pg_uuid_t *run_id, Datum *values, bool
 		values[KEY_EXPIRES_AT - 1] = TimestampTzGetDatum(key_expires_at(trigger));
 	else
 		nulls[KEY_EXPIRES_AT - 1] = true;
+	nulls[KEY_STATUS - 1] = true;
 	values[KEY_ENVIRONMENT - 1] = CStringGetTextDatum(trigger->environment);
 	values[KEY_TASK_ID - 1] = CStringGetTextDatum(task->task_id);
 	if (task->idempotency_group)
@@ -381,12 +394,12 @@ key_row(const TriggerCall *trigger, const pg_uuid_t *run_id, Datum *values, bool
 
 static Statement take_over_key = {
 	.sql = "UPDATE trigger_idem.idempotency_key SET run_id = $2, created_at = $3,"
-	"  expires_at = $4, idempotency_key = $5, environment = $6, task_id = $7,"
-	"  idempotency_group = $8, key = $9, scope = $10 "
+	"  expires_at = $4, status = $5::trigger_idem.run_status, idempotency_key = $6,"
+	"  environment = $7, task_id = $8, idempotency_group = $9, key = $10, scope = $11 "
 	"WHERE key_id OPERATOR(pg_catalog.=) $1 AND expires_at OPERATOR(pg_catalog.<=) $3",
 	.expected = SPI_OK_UPDATE,
-	.argtypes = {UUIDOID, UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID, BYTEAOID, TEXTOID, TEXTOID,
-	TEXTOID, TEXTOID, TEXTOID}
+	.argtypes = {UUIDOID, UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, BYTEAOID, TEXTOID,
+	TEXTOID, TEXTOID, TEXTOID, TEXTOID}
 };
 
 /* Take an expired key over; false when somebody else was faster. */
@@ -426,9 +439,9 @@ key_insert(const TriggerCall *trigger, const pg_uuid_t *run_id)
 static void
 key_conflict(TriggerCall *trigger)
 {
-	pg_uuid_t	run_id;
+	TriggerResult other;
 
-	if (key_look_and_wait(trigger, &run_id) != KEY_FREE)
+	if (key_look_and_wait(trigger, &other) != KEY_FREE)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("could not serialize access due to concurrent trigger of the same idempotency key"),
@@ -445,10 +458,10 @@ trigger_prevent_read_only(void)
 
 /*
  * Make the key stand for a new run, unless it is live: then the answer is
- * false.  Either way run_id is the id of the run that it stands for.
+ * false.  Either way result gets the run that it stands for.
  */
 static bool
-key_acquire(TriggerCall *trigger, pg_uuid_t *run_id)
+key_acquire(TriggerCall *trigger, TriggerResult *result)
 {
 	for (;;)
 	{
@@ -459,17 +472,18 @@ key_acquire(TriggerCall *trigger, pg_uuid_t *run_id)
 		{
 			Snapshot	snapshot = store_snapshot();
 
-			state = key_look(trigger, snapshot, run_id, NULL);
+			state = key_look(trigger, snapshot, result, NULL);
 			UnregisterSnapshot(snapshot);
 		}
 		else
-			state = key_look_and_wait(trigger, run_id);
+			state = key_look_and_wait(trigger, result);
 
 		if (state == KEY_LIVE)
 			return false;
 		trigger_prevent_read_only();
-		run_id_generate(run_id, trigger->now);
-		if (state == KEY_EXPIRED ? key_take_over(trigger, run_id) : key_insert(trigger, run_id))
+		run_id_generate(&result->run_id, trigger->now);
+		if (state == KEY_EXPIRED ? key_take_over(trigger, &result->run_id) :
+			key_insert(trigger, &result->run_id))
 			return true;
 		if (IsolationUsesXactSnapshot())
 			key_conflict(trigger);
@@ -545,11 +559,14 @@ entry_insert(const TriggerCall *trigger, const pg_uuid_t *run_id)
 static void
 trigger_run(TriggerCall *trigger, TriggerResult *result)
 {
-	result->is_cached = trigger->has_key && !key_acquire(trigger, &result->run_id);
+	result->is_cached = trigger->has_key && !key_acquire(trigger, result);
 	if (result->is_cached)
 	{
-		Snapshot	snapshot = store_snapshot();
+		Snapshot	snapshot;
 
+		if (result->is_final)
+			return;
+		snapshot = store_snapshot();
 		if (!run_find_status(&result->run_id, snapshot, &result->status))
 			elog(ERROR, "idempotency key has no run");
 		UnregisterSnapshot(snapshot);

@@ -12,7 +12,7 @@ SELECT set_config('search_path', (SELECT string_agg(DISTINCT quote_ident(nspname
 SET LOCAL trigger_idem.environment = 'default';
 SELECT getdatabaseencoding() = 'UTF8' AS utf8 \gset
 
-SELECT no_plan();
+SELECT plan(CASE WHEN :'utf8' THEN 144 ELSE 117 END);
 
 -- ---------- The oracle ----------
 

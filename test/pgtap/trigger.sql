@@ -10,7 +10,7 @@ SELECT set_config('search_path', (SELECT quote_ident(nspname) FROM pg_extension
 SET LOCAL intervalstyle = postgres;
 SET LOCAL trigger_idem.environment = 'default';
 
-SELECT no_plan();
+SELECT plan(77);
 
 SELECT trigger_idem.task_create('pgtap one'), trigger_idem.task_create('pgtap two'),
 	trigger_idem.task_create('pgtap other ttl', idempotency_key_ttl => '1 hour', queue => 'pgtap', max_attempts => 7),
@@ -43,17 +43,18 @@ SELECT is_empty(format('SELECT * FROM trigger_idem.attempts WHERE run_id = %L', 
 
 SELECT is(count(DISTINCT run_id), 3::bigint, 'without a key every trigger is a run')
 FROM generate_series(1, 3) n, LATERAL trigger_idem.trigger_task('pgtap one', to_jsonb(n)) WHERE NOT is_cached;
+SELECT run_id FROM trigger_idem.trigger_task('pgtap other ttl', queue => 'pgtap other', max_attempts => 2,
+	priority => 60, tags => '{red,green}', metadata => '{"source": "test"}', environment => 'pgtap environment') \gset options_
 SELECT is(to_jsonb(r) - '{created_at,run_at,run_id,triggered_by,held_because}'::text[], '{
 	"environment": "pgtap environment", "task_id": "pgtap other ttl", "status": "queued", "payload": null, "output": null,
 	"error": null, "idempotency_key": null, "idempotency_key_scope": null, "idempotency_key_expires_at": null,
 	"parent_run_id": null, "attempt": 0, "max_attempts": 2, "queue": "pgtap other", "priority": 60,
 	"tags": ["red", "green"], "metadata": {"source": "test"}, "started_at": null, "finished_at": null}',
 	'options are those of the call')
-FROM trigger_idem.trigger_task('pgtap other ttl', queue => 'pgtap other', max_attempts => 2, priority => 60,
-	tags => '{red,green}', metadata => '{"source": "test"}', environment => 'pgtap environment') t
-	JOIN LATERAL (SELECT t.run_id) i ON true, LATERAL (SELECT * FROM trigger_idem.runs r WHERE r.run_id = i.run_id) r;
+FROM trigger_idem.runs r WHERE run_id = :'options_run_id';
+SELECT run_id FROM trigger_idem.trigger_task('pgtap other ttl') \gset defaults_
 SELECT is(row(queue, max_attempts)::text, '(pgtap,7)', 'those not given are the task''s')
-FROM trigger_idem.trigger_task('pgtap other ttl') t, LATERAL (SELECT * FROM trigger_idem.runs r WHERE r.run_id = t.run_id) r;
+FROM trigger_idem.runs WHERE run_id = :'defaults_run_id';
 
 -- ---------- Hits ----------
 
@@ -84,7 +85,6 @@ SET LOCAL trigger_idem.environment = 'pgtap environment';
 SELECT is(pg_temp.trigger_answer('pgtap one', 'order 1'), 'cached queued', 'the setting names the environment');
 SELECT is(row(t.*)::text, format('(%s,t,queued)', :'first_run_id'), 'the argument goes before the setting')
 FROM trigger_idem.trigger_task('pgtap one', NULL, 'order 1', environment => 'default') t;
-SET LOCAL intervalstyle = postgres;
 SET LOCAL trigger_idem.environment = 'default';
 SELECT is(pg_temp.trigger_answer('pgtap group one', 'shared'), 'new queued', 'a key of a group');
 SELECT is(pg_temp.trigger_answer('pgtap group two', 'shared'), 'cached queued', 'is shared by its tasks');
@@ -95,19 +95,21 @@ CREATE TEMPORARY VIEW written AS
 SELECT COALESCE(sum(n_tup_ins + n_tup_upd + n_tup_del), 0) AS rows
 FROM pg_stat_xact_all_tables WHERE schemaname = 'trigger_idem';
 
-CREATE FUNCTION pg_temp.writes_of_a_hit() RETURNS TABLE (wal numeric, rows numeric) LANGUAGE plpgsql AS $$
+CREATE FUNCTION pg_temp.writes_of_a_hit(OUT wal numeric, OUT rows numeric) LANGUAGE plpgsql AS $$
 DECLARE
-	lsn pg_lsn := pg_current_wal_insert_lsn();
-	before numeric := (SELECT w.rows FROM written w);
+	before pg_lsn;
 BEGIN
+	rows := -(SELECT w.rows FROM written w);
+	before := pg_current_wal_insert_lsn();
 	PERFORM trigger_idem.trigger_task('pgtap one', '{"n": 3}', 'order 1', idempotency_key_ttl => '1 hour', delay => '1 day');
-	RETURN QUERY SELECT pg_current_wal_insert_lsn() - lsn, w.rows - before FROM written w;
+	wal := pg_current_wal_insert_lsn() - before;
+	rows := rows + (SELECT w.rows FROM written w);
 END
 $$;
 
--- other sessions and the server write WAL, but not during all of ten hits
+-- other sessions and the server write WAL, but not during all of a hundred hits
 SELECT is(row(min(wal), max(rows))::text, '(0,0)', 'a hit writes no WAL and no row')
-FROM generate_series(1, 10) n, LATERAL (SELECT * FROM pg_temp.writes_of_a_hit() WHERE n > 0) w;
+FROM generate_series(1, 100) n, LATERAL (SELECT * FROM pg_temp.writes_of_a_hit() WHERE n > 0) w;
 SELECT is(xmax::text, '0', 'and locks no row')
 FROM trigger_idem.idempotency_key WHERE run_id = :'first_run_id';
 SELECT is(expires_at - created_at, '30 days', 'a hit does not extend the key')
@@ -122,6 +124,9 @@ FROM (VALUES
 	('a time to come', 'delayed', NULL, now() + interval '1 hour'),
 	('a time in the past is now', 'queued', NULL, now() - interval '1 hour')) s(title, status, delay, run_at),
 	LATERAL trigger_idem.trigger_task('pgtap one', delay => s.delay, run_at => s.run_at) t;
+SELECT run_id FROM trigger_idem.trigger_task('pgtap one', run_at => now() - interval '1 hour') \gset past_
+SELECT is(run_at, created_at, 'the view has it so')
+FROM trigger_idem.runs WHERE run_id = :'past_run_id';
 SELECT is(pg_temp.trigger_answer('pgtap one', 'delayed'), 'cached delayed', 'a hit says that the run is delayed')
 FROM trigger_idem.trigger_task('pgtap one', NULL, 'delayed', delay => '1 hour') t WHERE NOT t.is_cached;
 SELECT is(run_at - created_at, '1 hour', 'the view says when it is due')
@@ -129,14 +134,15 @@ FROM trigger_idem.runs WHERE task_id = 'pgtap one' AND idempotency_key = 'delaye
 
 -- ---------- Time to live ----------
 
-SELECT is(k.expires_at - k.created_at, s.ttl, s.title)
-FROM (VALUES
-	('the task''s time to live', 'pgtap other ttl', NULL::interval, '1 hour'::interval),
+CREATE TEMPORARY TABLE ttl_sample (title text, task_id text, given interval, ttl interval);
+INSERT INTO ttl_sample VALUES
+	('the task''s time to live', 'pgtap other ttl', NULL, '1 hour'),
 	('the trigger''s time to live', 'pgtap other ttl', '2 days', '2 days'),
 	('a task without one', 'pgtap no ttl', NULL, NULL),
-	('the trigger''s, of such a task', 'pgtap no ttl', '1 millisecond', '1 millisecond')) s(title, task_id, given, ttl),
-	LATERAL (SELECT t.run_id FROM trigger_idem.trigger_task(s.task_id, NULL, s.title, idempotency_key_ttl => s.given) t OFFSET 0) t,
-	LATERAL (SELECT * FROM trigger_idem.idempotency_keys k WHERE k.run_id = t.run_id) k;
+	('the trigger''s, of such a task', 'pgtap no ttl', '1 millisecond', '1 millisecond');
+SELECT trigger_idem.trigger_task(task_id, NULL, title, idempotency_key_ttl => given) FROM ttl_sample \g /dev/null
+SELECT is(k.expires_at - k.created_at, s.ttl, s.title)
+FROM ttl_sample s LEFT JOIN trigger_idem.idempotency_keys k ON k.task_id = s.task_id AND k.key = s.title;
 
 SELECT run_id FROM trigger_idem.trigger_task('pgtap one', NULL, 'expires') \gset old_
 UPDATE trigger_idem.idempotency_key SET expires_at = clock_timestamp() WHERE run_id = :'old_run_id';
@@ -170,7 +176,7 @@ SELECT throws_ok($$SELECT pg_temp.trigger_read_only(NULL)$$, '25006', NULL, 'nor
 
 -- ---------- Errors ----------
 
--- each of them with a key that is live: options are checked before the key
+-- each with a key that is live: options are checked before the key
 CREATE TEMPORARY TABLE runs_before AS SELECT count(*) AS runs FROM trigger_idem.runs;
 SELECT throws_ok(format('SELECT trigger_idem.trigger_task(%s)', arguments), code, NULL, format('%s: %s', code, title))
 FROM (VALUES

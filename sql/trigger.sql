@@ -132,6 +132,8 @@ FROM (VALUES
 	($$'trigger_task_1', idempotency_key => 'order-1', queue => ''$$),
 	($$'trigger_task_1', idempotency_key => 'order-1', environment => 'nowhere'$$),
 	($$'trigger_task_1', '{"n": }'$$),
+	($$'trigger_task_1', '"\u0000"'$$),
+	($$'trigger_task_1', idempotency_key => E'a\u0000b'$$),
 	($$'trigger_task_1', idempotency_key => 'order-1', ttl => '1 hour'$$),
 	($$'trigger_task_1', idempotency_key => 'order-1', concurrency_key => 'c'$$)) v(args);
 

@@ -209,7 +209,8 @@ sub wait_for_restart
 	my ($node, $log_offset) = @_;
 
 	$node->wait_for_log(qr/all server processes terminated; reinitializing/, $log_offset);
-	$node->poll_query_until('postgres', 'SELECT true')
+	# no query: psql would not live to read it while connections are refused
+	$node->poll_query_until('postgres', undef, '')
 	  or die 'the server did not come back';
 	return;
 }

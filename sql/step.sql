@@ -211,6 +211,22 @@ RESET ROLE;
 DROP OWNED BY regress_stepper;
 DROP ROLE regress_stepper;
 
+-- where the memo could not be stored, the callback is not called
+BEGIN READ ONLY;
+SELECT trigger_idem.run_once('global step', 'helper.callback', '8', 'global');
+SELECT helper.error_of($$SELECT trigger_idem.run_once('new in read only', 'helper.callback', '9', 'global')$$);
+COMMIT;
+CREATE PROCEDURE step_test.read_only() LANGUAGE plpgsql AS $$
+BEGIN
+	COMMIT;
+	SET TRANSACTION READ ONLY;
+	PERFORM trigger_idem.run_once('new in read only', 'step_test.returns_numeric');
+END $$;
+SELECT trigger_idem.task_create('step_read_only', 'step_test.read_only', queue => 'step_test', max_attempts => 1);
+SELECT status FROM trigger_idem.trigger_task('step_read_only');
+CALL trigger_idem.work('step_test');
+SELECT status, error->>'code' AS code, error->>'message' AS message FROM trigger_idem.runs WHERE task_id = 'step_read_only';
+
 -- what cannot be
 CREATE FUNCTION step_test.strict(idempotency_key text) RETURNS int STRICT LANGUAGE sql AS 'SELECT 1';
 CREATE FUNCTION step_test.set(idempotency_key text) RETURNS SETOF int LANGUAGE sql AS 'SELECT 1';

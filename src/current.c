@@ -5,7 +5,8 @@
  *
  * While a handler runs, every transaction that commits in this session passes
  * the fence: just before the commit, the queue entry is looked up with the
- * latest snapshot, locked FOR KEY SHARE and its attempt compared with ours.
+ * latest snapshot, locked FOR KEY SHARE and its attempt compared with ours (one
+ * that wrote nothing is looked up without the lock, and stays read-only).
  * Whoever takes a run over locks the entry FOR UPDATE first, so either the
  * taker waits (it skips the entry) or we see the new attempt and fail with
  * TI002.  No lock is held while the handler works: a stopped process cannot
@@ -19,6 +20,7 @@
 #include "fmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/snapmgr.h"
 
 #include "current.h"
 #include "store.h"
@@ -72,27 +74,36 @@ current_check_fence(void)
 {
 	Datum		values[ENTRY_COLUMNS];
 	bool		nulls[ENTRY_COLUMNS];
+	bool		found;
 
 	if (!store_exists())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("cannot drop extension \"%s\" while it executes this run",
 						EXTENSION_NAME)));
-	if (!store_lock_latest(STORE_QUEUE_ENTRY, UUIDPGetDatum(&current->run_id), values, nulls) ||
+	if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
+		found = store_lock_latest(STORE_QUEUE_ENTRY, UUIDPGetDatum(&current->run_id),
+								  values, nulls);
+	else
+	{
+		Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+
+		found = store_fetch(STORE_QUEUE_ENTRY, UUIDPGetDatum(&current->run_id), snapshot,
+							values, nulls);
+		UnregisterSnapshot(snapshot);
+	}
+	if (!found ||
 		DatumGetInt32(values[ENTRY_ATTEMPT - 1]) != current->attempt ||
 		nulls[ENTRY_WORKER_ID - 1])
 		current_stale_error(&current->run_id, current->attempt);
 }
 
-/*
- * A transaction that wrote nothing has nothing to protect and passes.
- */
 static void
 current_xact_callback(XactEvent event, void *arg)
 {
 	if (current == NULL)
 		return;
-	if (event == XACT_EVENT_PRE_COMMIT && TransactionIdIsValid(GetTopTransactionIdIfAny()))
+	if (event == XACT_EVENT_PRE_COMMIT)
 		current_check_fence();
 	else if (event == XACT_EVENT_PRE_PREPARE)
 		ereport(ERROR,

@@ -357,17 +357,25 @@ static Statement finish_run = {
 	.argtypes = {UUIDOID, TEXTOID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID, JSONBOID}
 };
 
+/*
+ * The key of a run, unless it has expired: then nobody will hit it any more,
+ * and somebody may be taking it over, for whom we must not wait.
+ */
+#define LIVE_KEY \
+	"WHERE key_id OPERATOR(pg_catalog.=) $1 AND run_id OPERATOR(pg_catalog.=) $2" \
+	"  AND (expires_at IS NULL" \
+	"    OR expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp())"
+
 /* Hits on a finished run read its status here. */
 static Statement finish_key = {
 	.sql = "UPDATE trigger_idem.idempotency_key SET status = $3::trigger_idem.run_status "
-	"WHERE key_id OPERATOR(pg_catalog.=) $1 AND run_id OPERATOR(pg_catalog.=) $2",
+	LIVE_KEY,
 	.expected = SPI_OK_UPDATE,
 	.argtypes = {UUIDOID, UUIDOID, TEXTOID}
 };
 
 static Statement release_key = {
-	.sql = "DELETE FROM trigger_idem.idempotency_key "
-	"WHERE key_id OPERATOR(pg_catalog.=) $1 AND run_id OPERATOR(pg_catalog.=) $2",
+	.sql = "DELETE FROM trigger_idem.idempotency_key " LIVE_KEY,
 	.expected = SPI_OK_DELETE,
 	.argtypes = {UUIDOID, UUIDOID}
 };
@@ -447,7 +455,6 @@ run_finish(const pg_uuid_t *run_id, int attempt, const Entry *entry, RunStatus s
 	if (statement_run(&finish_run, values, nulls) != 1)
 		elog(ERROR, "unfinished run is final already");
 
-	/* the key, unless another run has taken it over by now */
 	key_id = statement_value(0, 1, &has_no_key);
 	if (has_no_key)
 		return;

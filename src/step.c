@@ -28,6 +28,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
+#include "tcop/utility.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -340,6 +341,17 @@ command_run(const char *command, text *key, Datum args, bool args_isnull, bool *
 	return result;
 }
 
+/*
+ * Refuse to begin a step whose memo could not be stored: 25006.  The callback
+ * must not be called in vain.
+ */
+static void
+step_prevent_read_only(void)
+{
+	PreventCommandDuringRecovery("run_once() of a new step");
+	PreventCommandIfReadOnly("run_once() of a new step");
+}
+
 /* Do what the step is about, as the innermost step. */
 static Datum
 step_call(Step *step, const StepAction *action, bool *isnull)
@@ -382,6 +394,7 @@ step_once(Step *step, const StepAction *action, bool *isnull)
 		return memo->output;
 	}
 
+	step_prevent_read_only();
 	values[STEP_STARTED_AT - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
 	output = step_call(step, action, isnull);
 
@@ -460,6 +473,7 @@ step_once_global(Step *step, const StepAction *action, const Interval *ttl, bool
 	if (found)
 		return output;
 
+	step_prevent_read_only();
 	global_step_lock(&step->id);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	found = global_memo_find(&step->id, snapshot, &output, isnull);

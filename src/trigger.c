@@ -465,18 +465,24 @@ key_acquire(TriggerCall *trigger, TriggerResult *result)
 {
 	for (;;)
 	{
-		KeyState	state;
+		bool		mvcc = IsolationUsesXactSnapshot() || RecoveryInProgress();
+		KeyState	state = KEY_FREE;
 
 		CHECK_FOR_INTERRUPTS();
-		if (IsolationUsesXactSnapshot() || RecoveryInProgress())
+		if (!mvcc)
+			state = key_look_and_wait(trigger, result);
+
+		/*
+		 * A dirty scan can miss a row whose new version has gone where the
+		 * scan was before.  An insert would notice; without one, look again.
+		 */
+		if (mvcc || (state != KEY_LIVE && XactReadOnly))
 		{
 			Snapshot	snapshot = store_snapshot();
 
 			state = key_look(trigger, snapshot, result, NULL);
 			UnregisterSnapshot(snapshot);
 		}
-		else
-			state = key_look_and_wait(trigger, result);
 
 		if (state == KEY_LIVE)
 			return false;

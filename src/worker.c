@@ -53,6 +53,16 @@ worker_tick(void)
 }
 
 /*
+ * The segment is about to go, perhaps because the session ends: the timer may
+ * tick once more, but no longer there.
+ */
+static void
+worker_detached(dsm_segment *segment, Datum arg)
+{
+	my_sign = NULL;
+}
+
+/*
  * Begin to show a sign of life, until worker_end() or the end of the session.
  * Returns the token that names it.
  */
@@ -71,6 +81,7 @@ worker_begin(void)
 	sign->token = (int64) (((uint64) dsm_segment_handle(my_segment) << 32) |
 						   pg_prng_uint32(&pg_global_prng_state));
 	pg_atomic_init_u64(&sign->tick, (uint64) GetCurrentTimestamp());
+	on_dsm_detach(my_segment, worker_detached, (Datum) 0);
 	my_sign = sign;
 
 	if (tick_timeout == MAX_TIMEOUTS)
@@ -88,7 +99,6 @@ worker_end(void)
 	if (my_segment == NULL)
 		return;
 	disable_timeout(tick_timeout, false);
-	my_sign = NULL;
 	dsm_detach(my_segment);
 	my_segment = NULL;
 }

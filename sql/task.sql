@@ -53,6 +53,7 @@ FROM (VALUES
 	($$'bad', max_attempts => NULL$$), ($$'bad', max_attempts => 0$$), ($$'bad', max_attempts => 10001$$),
 	($$'bad', min_backoff => NULL$$), ($$'bad', min_backoff => '-1 s'$$),
 	($$'bad', max_backoff => '-1 s'$$), ($$'bad', min_backoff => '2 min'$$),
+	($$'bad', max_backoff => '300000 years'$$), ($$'bad', idempotency_key_ttl => '101 years'$$),
 	($$'bad', backoff_factor => 0.5$$), ($$'bad', backoff_factor => 'NaN'$$), ($$'bad', backoff_factor => 'Infinity'$$),
 	($$'bad', backoff_jitter => NULL$$),
 	($$'bad', lease_duration => '0'$$), ($$'bad', lease_duration => '-1 s'$$), ($$'bad', lease_duration => NULL$$),
@@ -141,3 +142,19 @@ RESET ROLE;
 
 DROP OWNED BY regress_owner, regress_member, regress_other;
 DROP ROLE regress_owner, regress_member, regress_other;
+
+-- a superuser takes the tasks over whose owner is gone, runs and all
+CREATE ROLE regress_leaver;
+GRANT USAGE ON SCHEMA trigger_idem TO regress_leaver;
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA trigger_idem TO regress_leaver;
+SET ROLE regress_leaver;
+SELECT trigger_idem.task_create('task_orphan', queue => 'task_orphans');
+SELECT status FROM trigger_idem.trigger_task('task_orphan');
+RESET ROLE;
+DROP OWNED BY regress_leaver;
+DROP ROLE regress_leaver;
+SELECT trigger_idem.task_create('task_orphan', 'helper.handler', queue => 'task_orphans');
+SELECT owner = current_user AS owner_is_me, run_as = current_user AS run_as_is_me FROM trigger_idem.tasks WHERE task_id = 'task_orphan';
+CALL trigger_idem.work('task_orphans');
+SELECT status FROM trigger_idem.runs WHERE task_id = 'task_orphan';
+DELETE FROM helper.log;

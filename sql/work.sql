@@ -62,6 +62,29 @@ SELECT count(*) AS triggered FROM trigger_idem.runs WHERE idempotency_key = 'nev
 -- the failure released the key
 SELECT is_cached FROM trigger_idem.trigger_task('fails', idempotency_key => 'the key of fails', delay => '1 day');
 
+-- an error is never too large to be recorded
+CREATE FUNCTION work_test.shouts() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN RAISE EXCEPTION '%', repeat('ä', 1000000); END $$;
+SELECT trigger_idem.task_create('shouts', 'work_test.shouts', queue => 'work_shouts', max_attempts => 1);
+SELECT status FROM trigger_idem.trigger_task('shouts');
+CALL trigger_idem.work('work_shouts');
+SELECT status, octet_length(error->>'message') AS bytes FROM trigger_idem.runs WHERE task_id = 'shouts';
+
+-- a timeout of the CALL ends it, whatever the handler makes of it
+CREATE FUNCTION work_test.never_ends() RETURNS void LANGUAGE plpgsql AS 'BEGIN LOOP END LOOP; END';
+CREATE FUNCTION work_test.hides_timeout() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN LOOP END LOOP; EXCEPTION WHEN query_canceled THEN RAISE EXCEPTION 'hidden'; END $$;
+SELECT trigger_idem.task_create('never_ends', 'work_test.never_ends', queue => 'work_timeout', max_attempts => 1);
+SELECT trigger_idem.task_create('hides_timeout', 'work_test.hides_timeout', queue => 'work_timeout', max_attempts => 1);
+SELECT status FROM unnest('{never_ends,hides_timeout,hides_timeout}'::text[]) WITH ORDINALITY t(task, n),
+	LATERAL trigger_idem.trigger_task(task, to_jsonb(n));
+SET statement_timeout = '1s';
+CALL trigger_idem.work('work_timeout');
+CALL trigger_idem.work('work_timeout');
+RESET statement_timeout;
+SELECT task_id, status, error->>'code' AS code FROM trigger_idem.runs WHERE queue = 'work_timeout' ORDER BY created_at;
+SELECT trigger_idem.task_drop('hides_timeout');
+
 -- the key is kept where the task says so
 SELECT trigger_idem.task_create('keeps_key', 'work_test.aborts', queue => 'work_keeps', release_key_on => '{}');
 SELECT trigger_idem.task_create('frees_key', 'helper.handler', queue => 'work_keeps', release_key_on => '{completed}');
@@ -134,6 +157,27 @@ SELECT status, error FROM trigger_idem.runs WHERE task_id = 'changes_settings';
 RESET work_mem;
 RESET application_name;
 DROP ROLE regress_impostor;
+
+-- settings that only a superuser may change, changed through a superuser's function
+CREATE FUNCTION work_test.changes_superusers_setting() RETURNS void SECURITY DEFINER LANGUAGE sql AS
+	$$ SELECT set_config('session_replication_role', 'replica', false) $$;
+CREATE PROCEDURE work_test.through_a_function() LANGUAGE plpgsql AS $$
+BEGIN PERFORM work_test.changes_superusers_setting(); COMMIT; RAISE EXCEPTION 'too late'; END $$;
+CREATE ROLE regress_limited LOGIN;
+GRANT USAGE ON SCHEMA trigger_idem, work_test TO regress_limited;
+GRANT EXECUTE ON PROCEDURE trigger_idem.work TO regress_limited;
+SELECT trigger_idem.task_create('through_a_function', 'work_test.through_a_function', queue => 'work_limited',
+	max_attempts => 1, run_as => 'regress_limited');
+SELECT status FROM trigger_idem.trigger_task('through_a_function');
+SELECT current_user AS me \gset
+\c - regress_limited
+CALL trigger_idem.work('work_limited');
+SHOW session_replication_role;
+\c - :me
+SELECT status, error->>'message' AS message FROM trigger_idem.runs WHERE task_id = 'through_a_function';
+SELECT trigger_idem.task_drop('through_a_function');
+DROP OWNED BY regress_limited;
+DROP ROLE regress_limited;
 
 -- what a handler may not: transactions in a function, preparing one
 CREATE FUNCTION work_test.commits() RETURNS void LANGUAGE plpgsql AS 'BEGIN COMMIT; END';

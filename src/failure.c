@@ -4,13 +4,19 @@
  *	  Errors of handlers as they are stored:
  *	  {"code", "message", "detail", "hint", "context"}, absent parts null.
  *
+ * A part is cut after PART_MAX_BYTES: an error must never be too large to be
+ * recorded.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "mb/pg_wchar.h"
 #include "utils/elog.h"
 
 #include "failure.h"
+
+#define PART_MAX_BYTES (64 * 1024)
 
 static void
 failure_add(JsonbParseState **state, const char *name, const char *value)
@@ -25,7 +31,7 @@ failure_add(JsonbParseState **state, const char *name, const char *value)
 	if (value)
 	{
 		item.val.string.val = unconstify(char *, value);
-		item.val.string.len = strlen(value);
+		item.val.string.len = pg_mbcliplen(value, strlen(value), PART_MAX_BYTES);
 	}
 	else
 		item.type = jbvNull;

@@ -598,8 +598,8 @@ executing_list(void)
 }
 
 /* How long a worker of this task may be silent */
-static int64
-task_lease_ms(const char *task_id)
+int64
+run_lease_ms(const char *task_id)
 {
 	const Task *task = task_find(task_id);
 
@@ -623,7 +623,7 @@ run_take_over_dead(void)
 		Executing  *executing = lfirst(cell);
 
 		CHECK_FOR_INTERRUPTS();
-		if (worker_is_alive(executing->token, task_lease_ms(executing->task_id)))
+		if (worker_is_alive(executing->token, run_lease_ms(executing->task_id)))
 			continue;
 		crashed.error = failure_worker_died();
 		taken += end_attempt(&lock_entry_unless_locked, &executing->run_id,

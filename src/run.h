@@ -70,6 +70,7 @@ extern bool run_find_status(const pg_uuid_t *run_id, Snapshot snapshot, RunStatu
 extern bool run_claim(const char *queue, const char *environment, const char *run_as,
 					  const char *worker_id, int64 worker_token, ClaimedRun *claimed);
 extern bool run_end_attempt(const pg_uuid_t *run_id, int attempt, const AttemptResult *result);
+extern int64 run_lease_ms(const char *task_id);
 extern int	run_take_over_dead(void);
 
 #endif							/* TRIGGER_IDEM_RUN_H */

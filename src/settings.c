@@ -11,8 +11,6 @@
  */
 #include "postgres.h"
 
-#include "miscadmin.h"
-
 #include "compat.h"
 #include "settings.h"
 
@@ -72,11 +70,14 @@ saved_find(List *saved, const char *name)
 	return NULL;
 }
 
+/*
+ * Set a setting to a value that the session had before, which needs no rights:
+ * a handler may have changed it through a function that had them.
+ */
 static void
 setting_set(const char *name, const char *value)
 {
-	(void) set_config_option(name, value, superuser() ? PGC_SUSET : PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SET, true, 0, false);
+	(void) set_config_option(name, value, PGC_SUSET, PGC_S_SESSION, GUC_ACTION_SET, true, 0, false);
 }
 
 /*
@@ -91,7 +92,7 @@ settings_restore(List *saved)
 	struct config_generic **settings = compat_get_guc_variables(&count);
 	ListCell   *cell;
 
-	/* what was set in addition; who we are first, for the rights to the rest */
+	/* what was set in addition; who we are comes first */
 	for (int identity = true; identity >= false; identity--)
 		for (int i = 0; i < count; i++)
 			if (is_session_setting(settings[i]) && is_identity(settings[i]->name) == identity &&

@@ -110,28 +110,35 @@ step_forget_run(void)
 }
 
 static void
-memo_add(const Key *step_id, Datum output, bool isnull)
+memo_add(HTAB *table, const Key *step_id, Datum output, bool isnull)
 {
 	MemoryContext caller = MemoryContextSwitchTo(current_run()->context);
-	Memo	   *memo = hash_search(memos, step_id, HASH_ENTER, NULL);
+	Memo	   *memo = hash_search(table, step_id, HASH_ENTER, NULL);
 
 	memo->isnull = isnull;
 	memo->output = isnull ? (Datum) 0 : PointerGetDatum(PG_DETOAST_DATUM_COPY(output));
 	MemoryContextSwitchTo(caller);
 }
 
-/* Load what earlier attempts of the run have committed. */
+/*
+ * Load what earlier attempts of the run have committed.  Only a table that is
+ * complete becomes the run's: the handler may catch an error and go on.
+ */
 static void
 memos_load(CurrentRun *run)
 {
+	HTAB	   *table;
 	HASHCTL		info = {.keysize = sizeof(Key),.entrysize = sizeof(Memo),.hcxt = run->context};
 	Snapshot	snapshot;
 	StoreLookup lookup;
 	bool		found;
 
-	memos = hash_create("trigger_idem memos", 64, &info, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	table = hash_create("trigger_idem memos", 64, &info, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	if (run->attempt == 1)
+	{
+		memos = table;
 		return;
+	}
 
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	for (found = store_lookup(&lookup, STORE_STEP, UUIDPGetDatum(&run->run_id), snapshot);
@@ -143,11 +150,12 @@ memos_load(CurrentRun *run)
 		Key			step_id;
 
 		memcpy(step_id.bytes, VARDATA_ANY(id), KEY_BYTES);
-		memo_add(&step_id, output, isnull);
+		memo_add(table, &step_id, output, isnull);
 		CHECK_FOR_INTERRUPTS();
 	}
 	store_lookup_end(&lookup);
 	UnregisterSnapshot(snapshot);
+	memos = table;
 }
 
 static Memo *
@@ -408,7 +416,7 @@ step_once(Step *step, const StepAction *action, bool *isnull)
 	store_insert(STORE_STEP, values, nulls);
 
 	memo_push_pending(&step->id);
-	memo_add(&step->id, output, *isnull);
+	memo_add(memos, &step->id, output, *isnull);
 	run->steps_done++;
 	return output;
 }
@@ -557,11 +565,7 @@ scope_arguments(FunctionCallInfo fcinfo, const Interval **ttl)
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("ttl needs scope \"global\""),
 					 errdetail("A step of a run is kept as long as the run.")));
-		if (!interval_is_finite(*ttl) || interval_to_ms(*ttl) <= 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("ttl is out of range"),
-					 errdetail("It must be finite and at least 1 ms.")));
+		interval_check("ttl", *ttl, 1);
 	}
 	return scope == KEY_SCOPE_GLOBAL;
 }

@@ -110,18 +110,12 @@ store_on_invalidation(StoreTable table, StoreInvalidationCallback callback)
 	invalidation_callback[table] = callback;
 }
 
-/*
- * Look the OIDs up if they are not known; false when the extension is not
- * installed (any more).
- */
+/* Look the OIDs up; false when the extension is not installed (any more). */
 static bool
-store_load(void)
+store_look_up(void)
 {
 	Oid			namespace;
 	HeapTuple	tuple;
-
-	if (likely(catalog.valid))
-		return true;
 
 	namespace = get_namespace_oid(EXTENSION_NAME, true);
 	catalog.extension = get_extension_oid(EXTENSION_NAME, true);
@@ -146,7 +140,23 @@ store_load(void)
 		catalog.run_status[i] = GetSysCacheOid2(ENUMTYPOIDNAME, Anum_pg_enum_oid,
 												ObjectIdGetDatum(catalog.run_status_type),
 												CStringGetDatum(run_status_name(i)));
-	catalog.valid = true;
+	return true;
+}
+
+/* Know the OIDs; false when the extension is not installed (any more). */
+static bool
+store_load(void)
+{
+	while (unlikely(!catalog.valid))
+	{
+		/* an invalidation from here on makes us begin anew */
+		catalog.valid = true;
+		if (!store_look_up())
+		{
+			catalog.valid = false;
+			return false;
+		}
+	}
 	return true;
 }
 
@@ -230,20 +240,31 @@ store_snapshot(void)
 							GetTransactionSnapshot() : GetLatestSnapshot());
 }
 
-/* Open one of the tables; its columns must be those that this library knows. */
+/*
+ * Open one of the tables; its columns must be those that this library knows.
+ * Once it is locked, what we know of its indexes stays good: whoever replaces
+ * one keeps the old one as long as the table is in use.
+ */
 static Relation
 store_open(StoreTable table, LOCKMODE lockmode)
 {
 	Relation	rel;
 
-	store_require();
-	rel = try_table_open(catalog.table[table], lockmode);
-	if (rel == NULL)
+	for (;;)
 	{
-		/* dropped before we had the lock */
-		catalog.valid = false;
 		store_require();
-		rel = table_open(catalog.table[table], lockmode);
+		rel = try_table_open(catalog.table[table], lockmode);
+		if (rel == NULL)
+		{
+			/* dropped before we had the lock */
+			catalog.valid = false;
+			continue;
+		}
+		/* the lock may have brought the news that something has changed */
+		store_require();
+		if (likely(RelationGetRelid(rel) == catalog.table[table]))
+			break;
+		table_close(rel, lockmode);
 	}
 	if (RelationGetNumberOfAttributes(rel) < tables[table].columns)
 		ereport(ERROR,
@@ -347,12 +368,39 @@ store_lock_latest(StoreTable table, Datum key, Datum *values, bool *nulls)
 static bool
 index_wants_row(IndexInfo *info, TupleTableSlot *slot, EState **estate)
 {
+	if (!info->ii_ReadyForInserts)
+		return false;
 	if (info->ii_Expressions == NIL && info->ii_Predicate == NIL)
 		return true;
 	if (*estate == NULL)
 		*estate = CreateExecutorState();
 	GetPerTupleExprContext(*estate)->ecxt_scantuple = slot;
 	return ExecQual(ExecPrepareQual(info->ii_Predicate, *estate), GetPerTupleExprContext(*estate));
+}
+
+/* Insert a row's entry into one index; false when there is such a key already. */
+static bool
+index_insert_row(Oid index_id, Relation rel, TupleTableSlot *slot, IndexUniqueCheck check,
+				 EState **estate)
+{
+	Relation	index = index_open(index_id, RowExclusiveLock);
+	IndexInfo  *info = BuildIndexInfo(index);
+	bool		inserted = true;
+
+	if (index_wants_row(info, slot, estate))
+	{
+		Datum		values[INDEX_MAX_KEYS];
+		bool		nulls[INDEX_MAX_KEYS];
+
+		FormIndexDatum(info, slot, *estate, values, nulls);
+		if (!info->ii_Unique)
+			check = UNIQUE_CHECK_NO;
+		inserted = index_insert(index, values, nulls, &slot->tts_tid, rel, check, false, info);
+		if (check != UNIQUE_CHECK_PARTIAL)
+			inserted = true;
+	}
+	index_close(index, NoLock);
+	return inserted;
 }
 
 /*
@@ -363,35 +411,18 @@ static bool
 store_insert_index_entries(Relation rel, StoreTable table, TupleTableSlot *slot,
 						   IndexUniqueCheck check)
 {
-	bool		unique = true;
+	Oid			primary = catalog.index[table];
 	EState	   *estate = NULL;
 	ListCell   *cell;
 
+	if (!index_insert_row(primary, rel, slot, check, &estate))
+		return false;
 	foreach(cell, RelationGetIndexList(rel))
-	{
-		Relation	index = index_open(lfirst_oid(cell), RowExclusiveLock);
-		IndexInfo  *info = BuildIndexInfo(index);
-		bool		primary = lfirst_oid(cell) == catalog.index[table];
-		Datum		values[INDEX_MAX_KEYS];
-		bool		nulls[INDEX_MAX_KEYS];
-
-		if (index_wants_row(info, slot, &estate))
-		{
-			bool		inserted;
-
-			FormIndexDatum(info, slot, estate, values, nulls);
-			inserted = index_insert(index, values, nulls, &slot->tts_tid, rel,
-									primary ? check :
-									info->ii_Unique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO,
-									false, info);
-			if (primary)
-				unique = inserted || check != UNIQUE_CHECK_PARTIAL;
-		}
-		index_close(index, NoLock);
-	}
+		if (lfirst_oid(cell) != primary)
+		index_insert_row(lfirst_oid(cell), rel, slot, UNIQUE_CHECK_YES, &estate);
 	if (estate)
 		FreeExecutorState(estate);
-	return unique;
+	return true;
 }
 
 /* A row of a table that is open for writing, in a slot */

@@ -37,6 +37,7 @@
 #define MAX_ATTEMPTS_MAX		10000
 #define BACKOFF_FACTOR_MAX		1000
 #define LEASE_MIN_MS			1000
+#define INTERVAL_MAX_MS			(INT64CONST(100) * MONTHS_PER_YEAR * DAYS_PER_MONTH * (USECS_PER_DAY / 1000))
 
 /* One task that this session has used */
 typedef struct CachedTask
@@ -83,7 +84,7 @@ interval_to_ms(const Interval *interval)
 }
 
 /* Intervals can be infinite from PostgreSQL 17 on. */
-bool
+static bool
 interval_is_finite(const Interval *interval)
 {
 #ifdef INTERVAL_NOT_FINITE
@@ -91,6 +92,19 @@ interval_is_finite(const Interval *interval)
 #else
 	return true;
 #endif
+}
+
+/* Raise 22023 unless a duration lies between least_ms and a hundred years. */
+void
+interval_check(const char *name, const Interval *interval, int64 least_ms)
+{
+	if (!interval_is_finite(interval) || interval_to_ms(interval) < least_ms ||
+		interval_to_ms(interval) > INTERVAL_MAX_MS)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s is out of range", name),
+				 errdetail("It must be at least %lld ms and at most 100 years.",
+						   (long long) least_ms)));
 }
 
 /* The bounds of max_attempts, for a task and for a run: 22023 */
@@ -260,6 +274,21 @@ task_require(const char *task_id)
 	return task;
 }
 
+/*
+ * Has the task been dropped, or given to another owner, since it was looked up?
+ * Asked once runs cannot change hands any more: 42704.
+ */
+void
+task_require_same(const char *task_id, const char *owner)
+{
+	const Task *task = task_require(task_id);
+
+	if (strcmp(task->owner, owner) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("task \"%s\" was dropped and made again by another role", task_id)));
+}
+
 /* Make every session read the tasks again once this transaction commits. */
 static void
 task_changed(void)
@@ -315,17 +344,6 @@ text_arg(FunctionCallInfo fcinfo, int argument)
 	return PG_ARGISNULL(argument) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(argument));
 }
 
-/* Raise 22023 unless the interval lies between the bounds. */
-static void
-setting_check_interval(const char *name, const Interval *interval, int64 least_ms)
-{
-	if (!interval_is_finite(interval) || interval_to_ms(interval) < least_ms)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s is out of range", name),
-				 errdetail("It must be finite and at least %lld ms.", (long long) least_ms)));
-}
-
 pg_noreturn static void
 setting_unsupported(const char *name)
 {
@@ -353,8 +371,8 @@ settings_check(FunctionCallInfo fcinfo)
 	max_attempts_check(PG_GETARG_INT32(ARG_MAX_ATTEMPTS));
 	min_backoff = PG_GETARG_INTERVAL_P(ARG_MIN_BACKOFF);
 	max_backoff = PG_GETARG_INTERVAL_P(ARG_MAX_BACKOFF);
-	setting_check_interval("min_backoff", min_backoff, 0);
-	setting_check_interval("max_backoff", max_backoff, 0);
+	interval_check("min_backoff", min_backoff, 0);
+	interval_check("max_backoff", max_backoff, 0);
 	if (interval_to_ms(max_backoff) < interval_to_ms(min_backoff))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -365,13 +383,13 @@ settings_check(FunctionCallInfo fcinfo)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("backoff_factor is out of range"),
 				 errdetail("It must be between 1 and %d.", BACKOFF_FACTOR_MAX)));
-	setting_check_interval("lease_duration", PG_GETARG_INTERVAL_P(ARG_LEASE_DURATION),
-						   LEASE_MIN_MS);
+	interval_check("lease_duration", PG_GETARG_INTERVAL_P(ARG_LEASE_DURATION),
+				   LEASE_MIN_MS);
 	if (!PG_ARGISNULL(ARG_MAX_DURATION))
-		setting_check_interval("max_duration", PG_GETARG_INTERVAL_P(ARG_MAX_DURATION), 1);
+		interval_check("max_duration", PG_GETARG_INTERVAL_P(ARG_MAX_DURATION), 1);
 	if (!PG_ARGISNULL(ARG_IDEMPOTENCY_KEY_TTL))
-		setting_check_interval("idempotency_key_ttl",
-							   PG_GETARG_INTERVAL_P(ARG_IDEMPOTENCY_KEY_TTL), 1);
+		interval_check("idempotency_key_ttl",
+					   PG_GETARG_INTERVAL_P(ARG_IDEMPOTENCY_KEY_TTL), 1);
 	(void) status_bits(PG_GETARG_ARRAYTYPE_P(ARG_RELEASE_KEY_ON));
 	if (!PG_ARGISNULL(ARG_IDEMPOTENCY_GROUP))
 		identifier_check("idempotency_group", text_arg(fcinfo, ARG_IDEMPOTENCY_GROUP));
@@ -410,6 +428,12 @@ static Statement lock_task = {
 	.argtypes = {TEXTOID}
 };
 
+/* Wait for whoever is writing runs or keys, and let nobody begin to. */
+static Statement lock_runs = {
+	.sql = "LOCK TABLE trigger_idem.run, trigger_idem.idempotency_key IN SHARE MODE",
+	.expected = SPI_OK_UTILITY
+};
+
 static Statement task_in_use = {
 	.sql = "SELECT WHERE EXISTS (SELECT FROM trigger_idem.run r"
 	"    WHERE r.task_id OPERATOR(pg_catalog.=) $1)"
@@ -430,7 +454,8 @@ typedef struct TaskOwnership
 /*
  * Lock the row of a task, if it is there, inside an owner scope.  A name
  * belongs to its owner until the task is dropped and nothing of it is left:
- * 42501 for others.
+ * 42501 for others.  What is left must be seen as it is now, so a name changes
+ * hands at READ COMMITTED only.
  */
 static void
 task_lock(OwnerScope *scope, const char *task_id, TaskOwnership *ownership)
@@ -445,10 +470,14 @@ task_lock(OwnerScope *scope, const char *task_id, TaskOwnership *ownership)
 	ownership->dropped = DatumGetBool(statement_value(0, 3, NULL));
 	if (is_member(scope->user, ownership->owner))
 		return;
-	if (ownership->dropped && statement_run(&task_in_use, values, NULL) == 0)
+	if (ownership->dropped && !IsolationUsesXactSnapshot())
 	{
-		ownership->owner = NULL;
-		return;
+		statement_run(&lock_runs, NULL, NULL);
+		if (statement_run(&task_in_use, values, NULL) == 0)
+		{
+			ownership->owner = NULL;
+			return;
+		}
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -501,6 +530,15 @@ static Statement upsert_task = {
 		INTERVALOID, INTERVALOID, FLOAT8OID, BOOLOID, INTERVALOID, INTERVALOID, INTERVALOID,
 	TEXTARRAYOID, TEXTOID, TEXTOID, INT4OID, BOOLOID, BOOLOID}
 };
+
+/* The role with this name, or another one where there is none */
+static Oid
+role_or(const char *name, Oid otherwise)
+{
+	Oid			role = name ? get_role_oid(name, true) : InvalidOid;
+
+	return OidIsValid(role) ? role : otherwise;
+}
 
 /* The owner must be able to become the role that the task runs as: 42501 */
 static void
@@ -559,10 +597,10 @@ trigger_idem_task_create(PG_FUNCTION_ARGS)
 
 	owner_begin(&scope);
 	task_lock(&scope, task_id, &before);
-	if (before.owner)
-		owner = get_role_oid(before.owner, false);
+	/* a role that is gone is replaced by the caller, who is a superuser then */
+	owner = role_or(before.owner, owner);
 	run_as = !PG_ARGISNULL(ARG_RUN_AS) ? PG_GETARG_OID(ARG_RUN_AS) :
-		before.owner ? get_role_oid(before.run_as, false) : owner;
+		role_or(before.owner ? before.run_as : NULL, owner);
 	run_as_check(owner, run_as);
 	if (has_handler)
 		handler_check_role(&handler, run_as);

@@ -41,7 +41,8 @@ extern const Task *task_require(const char *task_id);
 extern void identifier_check(const char *what, const char *identifier);
 extern void max_attempts_check(int max_attempts);
 extern void task_check_handler(const Task *task, const Handler *handler);
+extern void task_require_same(const char *task_id, const char *owner);
+extern void interval_check(const char *name, const Interval *interval, int64 least_ms);
 extern int64 interval_to_ms(const Interval *interval);
-extern bool interval_is_finite(const Interval *interval);
 
 #endif							/* TRIGGER_IDEM_TASK_H */

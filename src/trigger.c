@@ -128,8 +128,7 @@ due_time(FunctionCallInfo fcinfo, TimestampTz now)
 	{
 		Interval   *delay = PG_GETARG_INTERVAL_P(ARG_DELAY);
 
-		if (!interval_is_finite(delay) || interval_to_ms(delay) < 0)
-			option_error("delay", _("It must be finite and not negative."));
+		interval_check("delay", delay, 0);
 		return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
 													   TimestampTzGetDatum(now),
 													   IntervalPGetDatum(delay)));
@@ -162,8 +161,7 @@ trigger_key(FunctionCallInfo fcinfo, TriggerCall *trigger)
 	if (!PG_ARGISNULL(ARG_IDEMPOTENCY_KEY_TTL))
 	{
 		trigger->key_ttl = PG_GETARG_INTERVAL_P(ARG_IDEMPOTENCY_KEY_TTL);
-		if (!interval_is_finite(trigger->key_ttl) || interval_to_ms(trigger->key_ttl) <= 0)
-			option_error("idempotency_key_ttl", _("It must be finite and at least 1 ms."));
+		interval_check("idempotency_key_ttl", trigger->key_ttl, 1);
 	}
 
 	trigger->has_key = !PG_ARGISNULL(ARG_IDEMPOTENCY_KEY);
@@ -588,6 +586,9 @@ trigger_run(TriggerCall *trigger, TriggerResult *result)
 		trigger->queue = CStringGetTextDatum(trigger->task->queue);
 	run_insert(trigger, &result->run_id);
 	entry_insert(trigger, &result->run_id);
+
+	/* we have locked the table of runs: the task's name stays its owner's */
+	task_require_same(pstrdup(trigger->task->task_id), pstrdup(trigger->task->owner));
 	/* a second trigger in the same command must see these rows */
 	CommandCounterIncrement();
 

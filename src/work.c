@@ -41,6 +41,7 @@
 #include "utils/memutils.h"
 #include "utils/portal.h"
 #include "utils/snapmgr.h"
+#include "utils/timeout.h"
 
 #include "compat.h"
 #include "current.h"
@@ -65,6 +66,7 @@ typedef struct Work
 	char	   *worker_id;
 	int64		worker_token;
 	List	   *settings;		/* of the session, before the first handler */
+	bool		has_timeout;	/* statement_timeout runs for the CALL */
 	TimestampTz looked_for_dead;	/* last look for dead workers; 0: none yet */
 } Work;
 
@@ -248,17 +250,22 @@ work_attempt(Work *work, const ClaimedRun *claimed)
 	}
 	PG_END_TRY();
 	PortalContext = portal_context;
+	worker_end_lease();
 	current_run_clear();
 	step_forget_run();
 
+	if (error)
+		work_record_failure(work, &run, error);
 	if (settings_restore(work->settings))
 		work_commit(work);
-	if (error)
-	{
-		work_record_failure(work, &run, error);
-		if (is_real_cancel(error))
-			ReThrowError(error);
-	}
+	if (error && is_real_cancel(error))
+		ReThrowError(error);
+
+	/* the handler may have turned it into something else */
+	if (work->has_timeout && !get_timeout_active(STATEMENT_TIMEOUT))
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("canceling statement due to statement timeout")));
 }
 
 /* ---------- The loop ---------- */
@@ -299,7 +306,10 @@ work_claim(Work *work, ClaimedRun *claimed)
 
 	/* the attempt number must be on disk before anything is done under it */
 	if (found)
+	{
+		worker_begin_lease(run_lease_ms(claimed->task_id));
 		ForceSyncCommit();
+	}
 	work_commit(work);
 	return found;
 }
@@ -379,6 +389,7 @@ work_arguments(FunctionCallInfo fcinfo, Work *work)
 	work->run_as = GetUserNameFromId(GetUserId(), false);
 	work->worker_id = psprintf("backend %d", MyProcPid);
 	work->settings = settings_save();
+	work->has_timeout = get_timeout_active(STATEMENT_TIMEOUT);
 }
 
 /* work(queue text, max_runs int, environment text, INOUT processed int) */
@@ -414,6 +425,8 @@ trigger_idem_work(PG_FUNCTION_ARGS)
 	PG_FINALLY();
 	{
 		worker_end();
+		current_run_clear();
+		step_forget_run();
 		MemoryContextDelete(work.attempt_context);
 	}
 	PG_END_TRY();

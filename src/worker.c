@@ -30,7 +30,6 @@
 #include "worker.h"
 
 #define SIGN_MAGIC UINT64CONST(0x747269676465616c)
-#define SIGN_TICK_MS 250
 
 typedef struct SignOfLife
 {
@@ -86,10 +85,28 @@ worker_begin(void)
 
 	if (tick_timeout == MAX_TIMEOUTS)
 		tick_timeout = RegisterTimeout(USER_TIMEOUT, worker_tick);
-	enable_timeout_every(tick_timeout,
-						 TimestampTzPlusMilliseconds(GetCurrentTimestamp(), SIGN_TICK_MS),
-						 SIGN_TICK_MS);
 	return sign->token;
+}
+
+/*
+ * Begin an attempt with this lease: show life now, and then three times in each
+ * lease.  Not more often, for each tick interrupts what the handler waits for.
+ */
+void
+worker_begin_lease(int64 lease_ms)
+{
+	int			interval = (int) Min(lease_ms / 3, INT_MAX / 2);
+
+	worker_tick();
+	enable_timeout_every(tick_timeout,
+						 TimestampTzPlusMilliseconds(GetCurrentTimestamp(), interval), interval);
+}
+
+/* The attempt is over. */
+void
+worker_end_lease(void)
+{
+	disable_timeout(tick_timeout, false);
 }
 
 /* Stop showing it; called on error too. */
@@ -98,7 +115,7 @@ worker_end(void)
 {
 	if (my_segment == NULL)
 		return;
-	disable_timeout(tick_timeout, false);
+	worker_end_lease();
 	dsm_detach(my_segment);
 	my_segment = NULL;
 }

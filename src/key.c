@@ -22,6 +22,7 @@
 #include "port/pg_bswap.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 #include "utils/resowner.h"
 
 #include "current.h"
@@ -142,10 +143,12 @@ key_hash_context(void)
 	if (hash == NULL)
 	{
 		ResourceOwner owner = CurrentResourceOwner;
+		MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
 
 		CurrentResourceOwner = ResourceOwnerCreate(NULL, "trigger_idem keys");
 		hash = pg_cryptohash_create(PG_SHA256);
 		CurrentResourceOwner = owner;
+		MemoryContextSwitchTo(caller);
 		if (hash == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_OUT_OF_MEMORY),

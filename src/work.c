@@ -427,11 +427,12 @@ trigger_idem_work(PG_FUNCTION_ARGS)
 		worker_end();
 		current_run_clear();
 		step_forget_run();
-		MemoryContextSwitchTo(PortalContext);
-		MemoryContextDelete(work.attempt_context);
+		/* an error on its way out has its strings there */
+		MemoryContextSetParent(work.attempt_context, PortalContext);
 	}
 	PG_END_TRY();
 
+	MemoryContextSwitchTo(PortalContext);
 	values[0] = Int32GetDatum(processed);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)));
 }

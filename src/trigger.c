@@ -85,6 +85,7 @@ typedef struct TriggerCall
 	text	   *key_typed;		/* NULL: given in its 64-digit form */
 	const char *key_scope;		/* NULL: not known */
 	const Interval *key_ttl;	/* NULL: for ever */
+	TimestampTz key_expires_at; /* once the key is to be taken */
 } TriggerCall;
 
 /* What a trigger answers */
@@ -351,9 +352,12 @@ key_look_and_wait(TriggerCall *trigger, TriggerResult *result)
 	return state;
 }
 
+/* When the key will expire, if the trigger takes it; DT_NOEND: never */
 static TimestampTz
 key_expires_at(const TriggerCall *trigger)
 {
+	if (trigger->key_ttl == NULL)
+		return DT_NOEND;
 	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
 												   TimestampTzGetDatum(trigger->now),
 												   IntervalPGetDatum(trigger->key_ttl)));
@@ -369,10 +373,8 @@ key_row(const TriggerCall *trigger, const pg_uuid_t *run_id, Datum *values, bool
 	values[KEY_KEY_ID - 1] = UUIDPGetDatum(&trigger->key_id);
 	values[KEY_RUN_ID - 1] = UUIDPGetDatum(run_id);
 	values[KEY_CREATED_AT - 1] = TimestampTzGetDatum(trigger->now);
-	if (trigger->key_ttl)
-		values[KEY_EXPIRES_AT - 1] = TimestampTzGetDatum(key_expires_at(trigger));
-	else
-		nulls[KEY_EXPIRES_AT - 1] = true;
+	values[KEY_EXPIRES_AT - 1] = TimestampTzGetDatum(trigger->key_expires_at);
+	nulls[KEY_EXPIRES_AT - 1] = TIMESTAMP_NOT_FINITE(trigger->key_expires_at);
 	nulls[KEY_STATUS - 1] = true;
 	values[KEY_ENVIRONMENT - 1] = CStringGetTextDatum(trigger->environment);
 	values[KEY_TASK_ID - 1] = CStringGetTextDatum(task->task_id);
@@ -486,6 +488,7 @@ key_acquire(TriggerCall *trigger, TriggerResult *result)
 			return false;
 		trigger_prevent_read_only();
 		run_id_generate(&result->run_id, trigger->now);
+		trigger->key_expires_at = key_expires_at(trigger);
 		if (state == KEY_EXPIRED ? key_take_over(trigger, &result->run_id) :
 			key_insert(trigger, &result->run_id))
 			return true;
@@ -523,8 +526,8 @@ run_insert(const TriggerCall *trigger, const pg_uuid_t *run_id)
 												 key_to_hex(&trigger->key)));
 		if (trigger->key_scope)
 			SET(RUN_IDEMPOTENCY_KEY_SCOPE, CStringGetTextDatum(trigger->key_scope));
-		if (trigger->key_ttl)
-			SET(RUN_KEY_EXPIRES_AT, TimestampTzGetDatum(key_expires_at(trigger)));
+		if (!TIMESTAMP_NOT_FINITE(trigger->key_expires_at))
+			SET(RUN_KEY_EXPIRES_AT, TimestampTzGetDatum(trigger->key_expires_at));
 	}
 	if (!trigger->tags.isnull)
 		SET(RUN_TAGS, trigger->tags.value);

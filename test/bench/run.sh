@@ -1,4 +1,4 @@
-#!/bin/bash
+#!/usr/bin/env bash
 # Measure trigger_idem against hand-written SQL; README.md tells how to read it.
 set -euo pipefail
 
@@ -94,12 +94,16 @@ measure() {
 
 # Sides of a comparison right after each other, in an order that alternates
 compare() {
-	local round=$1 side
+	local round=$1 side sides=()
 	shift
-	if ((round % 2)); then
-		set -- $(printf '%s\n' "$@" | tac)
-	fi
 	for side; do
+		if ((round % 2)); then
+			sides=("$side" "${sides[@]}")
+		else
+			sides+=("$side")
+		fi
+	done
+	for side in "${sides[@]}"; do
 		measure "$side"
 	done
 }
@@ -142,12 +146,15 @@ print_one() {
 
 start_server
 quiet_psql -f "$source/test/bench/setup.sql"
+# hits before what writes, so that nothing is still being written meanwhile
 for ((round = 1; round <= rounds; round++)); do
-	echo "round $round of $rounds" >&2
-	# hits not right after inserts, whose pages are still being written
-	compare "$round" new_trigger new_insert
-	quiet_psql -f "$source/test/bench/in_backend.sql"
+	echo "hits, round $round of $rounds" >&2
 	compare "$round" taken_queued taken_select taken_completed taken_column
+	quiet_psql -f "$source/test/bench/in_backend.sql"
+done
+for ((round = 1; round <= rounds; round++)); do
+	echo "new runs, round $round of $rounds" >&2
+	compare "$round" new_trigger new_insert
 	for setting in off on; do
 		measure_noop $setting
 	done

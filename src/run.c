@@ -182,8 +182,8 @@ static Statement due_queues = {
 
 /*
  * Lock the first due entry of a queue whose task runs as the given role.  The
- * look at the task is a subquery, not a join, so that the plan can only be the
- * walk along the index.
+ * look at the task is a subquery, not a join, so that no join can take the place
+ * of the walk along the index.  Without statistics the planner may sort instead.
  */
 static Statement lock_due_entry = {
 	.sql = "SELECT e.ctid, e.run_id, e.attempt, e.steady_attempt, e.environment, e.task_id "

@@ -53,13 +53,13 @@ BEGIN;
 SELECT is_cached FROM trigger_idem.trigger_task('trigger_task_1', idempotency_key => 'order-1');
 SELECT pg_current_xact_id_if_assigned() IS NULL AS no_transaction_id;
 COMMIT;
--- the server itself may write WAL at any time: it does not do so ten times in a row
+-- the server itself may write WAL at any time: it does not do so a hundred times in a row
 DO $$
 DECLARE
 	before pg_lsn;
 	written bigint[];
 BEGIN
-	FOR i IN 1 .. 10 LOOP
+	FOR i IN 1 .. 100 LOOP
 		before := pg_current_wal_insert_lsn();
 		PERFORM trigger_idem.trigger_task('trigger_task_1', idempotency_key => 'order-1');
 		written := written || (pg_current_wal_insert_lsn() - before)::bigint;
@@ -120,8 +120,9 @@ FROM (VALUES
 	($$'trigger_task_1', idempotency_key => 'order-1', idempotency_key_scope => 'forever'$$),
 	($$'trigger_task_1', idempotency_key => 'order-1', idempotency_key_scope => NULL$$),
 	($$'trigger_task_1', idempotency_key => 'order-1', idempotency_key_ttl => '0'$$),
+	($$'trigger_task_1', idempotency_key => 'order-1', idempotency_key_ttl => '-1 microsecond'$$),
 	($$'trigger_task_1', idempotency_key => 'order-1', idempotency_key_ttl => '-1 day'$$),
-	($$'trigger_task_1', idempotency_key => 'order-1', delay => '-1 second'$$),
+	($$'trigger_task_1', idempotency_key => 'order-1', delay => '-1 microsecond'$$),
 	($$'trigger_task_1', idempotency_key => 'order-1', delay => '1 second', run_at => now()$$),
 	($$'trigger_task_1', idempotency_key => 'order-1', run_at => 'infinity'$$),
 	($$'trigger_task_1', idempotency_key => 'order-1', delay => '290000 years'$$),

@@ -221,6 +221,33 @@ CALL trigger_idem.work('work_order');
 CALL trigger_idem.work('work_order_2');
 CALL helper.show_log();
 
+CREATE TABLE work_test.log (at timestamptz DEFAULT clock_timestamp(), line jsonb);
+
+-- several queues: whichever run has been due longest, head start included
+CREATE FUNCTION work_test.logs(payload jsonb) RETURNS void LANGUAGE sql BEGIN ATOMIC
+	INSERT INTO work_test.log (line) VALUES (payload);
+END;
+SELECT trigger_idem.environment_create('work_queues');
+SELECT trigger_idem.task_create('logs', 'work_test.logs');
+SELECT count(trigger_idem.trigger_task('logs', to_jsonb(n), queue => 'work_queue_' || n % 3, priority => 100 - n,
+	environment => 'work_queues'))
+FROM generate_series(1, 12) n;
+CALL trigger_idem.work(environment => 'work_queues');
+SELECT array_agg(line ORDER BY at) AS in_order FROM work_test.log;
+TRUNCATE work_test.log;
+
+-- more runs of others before ours than a claim walks past twice
+CREATE FUNCTION work_test.logs_and_triggers(payload jsonb) RETURNS void LANGUAGE sql BEGIN ATOMIC
+	INSERT INTO work_test.log (line) VALUES (payload);
+	SELECT trigger_idem.trigger_task('logs', to_jsonb(format('child of %s', payload)), queue => 'work_behind', priority => 20000);
+END;
+SELECT trigger_idem.task_create('of_others', queue => 'work_behind');
+SELECT trigger_idem.task_create('logs_and_triggers', 'work_test.logs_and_triggers', queue => 'work_behind');
+SELECT count(trigger_idem.trigger_task('of_others', priority => 10000)) FROM generate_series(1, 250);
+SELECT count(trigger_idem.trigger_task('logs_and_triggers', to_jsonb(n))) FROM generate_series(1, 3) n;
+CALL trigger_idem.work('work_behind');
+SELECT line FROM work_test.log ORDER BY line;
+
 -- environments
 SELECT trigger_idem.environment_create('work_environment');
 CREATE FUNCTION work_test.triggers_child() RETURNS text LANGUAGE sql AS $$
@@ -230,7 +257,8 @@ SELECT status FROM trigger_idem.trigger_task('triggers_child', environment => 'w
 CALL trigger_idem.work('work_children', environment => 'default');
 CALL trigger_idem.work('work_children', environment => 'work_environment');
 -- a run triggered in a run is in its environment, and knows its parent
-SELECT c.environment, c.payload, p.task_id AS parent FROM trigger_idem.runs c JOIN trigger_idem.runs p ON p.run_id = c.parent_run_id;
+SELECT c.environment, c.payload, p.task_id AS parent FROM trigger_idem.runs c JOIN trigger_idem.runs p ON p.run_id = c.parent_run_id
+WHERE c.task_id = 'ordered';
 
 -- a dropped task's runs wait and say so; a handler that is gone is an error
 SELECT trigger_idem.task_create('dropped', 'helper.handler', queue => 'work_dropped');

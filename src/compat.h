@@ -12,6 +12,7 @@
 #define TRIGGER_IDEM_COMPAT_H
 
 #include "access/genam.h"
+#include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_proc.h"
@@ -70,6 +71,40 @@ compat_index_beginscan(Relation heap, Relation index, Snapshot snapshot, int nke
 	return index_beginscan(heap, index, snapshot, NULL, nkeys, 0);
 #else
 	return index_beginscan(heap, index, snapshot, nkeys, 0);
+#endif
+}
+
+/* Which indexes need a new entry after an update */
+#if PG_VERSION_NUM < 160000
+typedef enum TU_UpdateIndexes
+{
+	TU_None,
+	TU_All,
+	TU_Summarizing
+} TU_UpdateIndexes;
+#endif
+
+static inline void
+compat_simple_table_tuple_update(Relation rel, ItemPointer tid, TupleTableSlot *slot,
+								 Snapshot snapshot, TU_UpdateIndexes *update_indexes)
+{
+#if PG_VERSION_NUM >= 160000
+	simple_table_tuple_update(rel, tid, slot, snapshot, update_indexes);
+#else
+	bool		all;
+
+	simple_table_tuple_update(rel, tid, slot, snapshot, &all);
+	*update_indexes = all ? TU_All : TU_None;
+#endif
+}
+
+static inline bool
+compat_index_is_summarizing(Relation index)
+{
+#if PG_VERSION_NUM >= 160000
+	return index->rd_indam->amsummarizing;
+#else
+	return false;
 #endif
 }
 

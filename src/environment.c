@@ -24,6 +24,56 @@
 
 PG_FUNCTION_INFO_V1(trigger_idem_environment_create);
 
+/* What the table says of an environment */
+typedef enum EnvironmentAccess
+{
+	ENVIRONMENT_UNKNOWN,
+	ENVIRONMENT_OPEN,
+	ENVIRONMENT_CLOSED,			/* the caller is no member of its role */
+} EnvironmentAccess;
+
+bool
+environment_is_default(const char *environment)
+{
+	return strcmp(environment, DEFAULT_ENVIRONMENT) == 0;
+}
+
+/* May the caller use an environment?  role is set when it has one. */
+static EnvironmentAccess
+environment_access(const char *environment, char **role)
+{
+	Datum		values[ENVIRONMENT_COLUMNS];
+	bool		nulls[ENVIRONMENT_COLUMNS];
+	Snapshot	snapshot;
+	bool		found;
+	Oid			role_oid;
+
+	if (environment_is_default(environment))
+		return ENVIRONMENT_OPEN;
+	snapshot = store_snapshot();
+	found = store_fetch(STORE_ENVIRONMENT, CStringGetTextDatum(environment), snapshot,
+						values, nulls);
+	UnregisterSnapshot(snapshot);
+	if (!found)
+		return ENVIRONMENT_UNKNOWN;
+	if (nulls[ENVIRONMENT_ROLE - 1])
+		return ENVIRONMENT_OPEN;
+	*role = TextDatumGetCString(values[ENVIRONMENT_ROLE - 1]);
+	role_oid = get_role_oid(*role, true);
+	if (superuser() || (OidIsValid(role_oid) && is_member_of_role(GetUserId(), role_oid)))
+		return ENVIRONMENT_OPEN;
+	return ENVIRONMENT_CLOSED;
+}
+
+/* May the caller see what is in this environment? */
+bool
+environment_is_open(const char *environment)
+{
+	char	   *role;
+
+	return environment_access(environment, &role) != ENVIRONMENT_CLOSED;
+}
+
 /*
  * The environment that a call is about: the one given, else that of the run
  * being executed, else the setting.  It must exist (42704) and be one that the
@@ -34,35 +84,19 @@ environment_choose(text *given)
 {
 	const char *environment = given ? text_to_cstring(given) :
 		current_run() ? current_run()->environment : trigger_idem_environment();
-	Datum		values[ENVIRONMENT_COLUMNS];
-	bool		nulls[ENVIRONMENT_COLUMNS];
-	Snapshot	snapshot;
-	bool		found;
+	char	   *role = NULL;
+	EnvironmentAccess access = environment_access(environment, &role);
 
-	if (strcmp(environment, DEFAULT_ENVIRONMENT) == 0)
-		return environment;
-
-	snapshot = store_snapshot();
-	found = store_fetch(STORE_ENVIRONMENT, CStringGetTextDatum(environment), snapshot,
-						values, nulls);
-	UnregisterSnapshot(snapshot);
-	if (!found)
+	if (access == ENVIRONMENT_UNKNOWN)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("environment \"%s\" does not exist", environment),
 				 errhint("Create it with trigger_idem.environment_create().")));
-	if (!nulls[ENVIRONMENT_ROLE - 1])
-	{
-		char	   *role = TextDatumGetCString(values[ENVIRONMENT_ROLE - 1]);
-		Oid			role_oid = get_role_oid(role, true);
-
-		if (!superuser() &&
-			(!OidIsValid(role_oid) || !is_member_of_role(GetUserId(), role_oid)))
-			ereport(ERROR,
-					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-					 errmsg("permission denied for environment \"%s\"", environment),
-					 errdetail("Members of role \"%s\" may use it.", role)));
-	}
+	if (access == ENVIRONMENT_CLOSED)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for environment \"%s\"", environment),
+				 errdetail("Members of role \"%s\" may use it.", role)));
 	return environment;
 }
 

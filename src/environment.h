@@ -10,6 +10,8 @@
 
 #include "postgres.h"
 
+extern bool environment_is_default(const char *environment);
+extern bool environment_is_open(const char *environment);
 extern const char *environment_choose(text *given);
 
 #endif							/* TRIGGER_IDEM_ENVIRONMENT_H */

@@ -157,150 +157,57 @@ run_find_status(const pg_uuid_t *run_id, Snapshot snapshot, RunStatus *status)
 	return found;
 }
 
-/* ---------- Claiming ---------- */
+/* ---------- The start of an attempt ---------- */
 
 /*
- * All queues that have an entry, with the first one's ord.  Walks from queue to
- * queue in the index, so it costs by the queue, not by the entry.
+ * The transition to executing: give the entry that the walk is at, and has
+ * locked, to a worker, and raise its attempt.  The entry moves to the end of
+ * the queue, so that no claim walks over it; nobody writes to it again while its
+ * worker is alive, so that a handler at a higher isolation level can delete it.
  */
-#define QUEUE_HEADS \
-	"WITH RECURSIVE head AS (" \
-	"  (SELECT e.queue, e.ord FROM trigger_idem.queue_entry e ORDER BY e.queue, e.ord LIMIT 1)" \
-	"  UNION ALL" \
-	"  SELECT n.queue, n.ord FROM head h, LATERAL (" \
-	"    SELECT e.queue, e.ord FROM trigger_idem.queue_entry e" \
-	"    WHERE e.queue OPERATOR(pg_catalog.>) h.queue ORDER BY e.queue, e.ord LIMIT 1) n) "
-
-/* The queues that have an entry due, the one that is due longest first */
-static Statement due_queues = {
-	.sql = QUEUE_HEADS
-	"SELECT h.queue FROM head h WHERE h.ord OPERATOR(pg_catalog.<=) $1 ORDER BY h.ord",
-	.expected = SPI_OK_SELECT,
-	.cursor_options = CURSOR_OPT_GENERIC_PLAN,
-	.argtypes = {TIMESTAMPTZOID}
-};
-
-/*
- * Lock the first due entry of a queue whose task runs as the given role.  The
- * look at the task is a subquery, not a join, so that no join can take the place
- * of the walk along the index.  Without statistics the planner may sort instead.
- */
-static Statement lock_due_entry = {
-	.sql = "SELECT e.ctid, e.run_id, e.attempt, e.steady_attempt, e.environment, e.task_id "
-	"FROM trigger_idem.queue_entry e "
-	"WHERE e.queue OPERATOR(pg_catalog.=) $1 AND e.ord OPERATOR(pg_catalog.<=) $2"
-	"  AND e.visible_from OPERATOR(pg_catalog.<=) $2 AND e.worker_id IS NULL"
-	"  AND ($3 IS NULL OR e.environment OPERATOR(pg_catalog.=) $3)"
-	"  AND (SELECT t.run_as OPERATOR(pg_catalog.=) $4 AND t.handler_name IS NOT NULL"
-	"         AND t.dropped_at IS NULL"
-	"       FROM trigger_idem.task t WHERE t.task_id OPERATOR(pg_catalog.=) e.task_id)"
-	"  AND NOT EXISTS (SELECT FROM trigger_idem.environment v"
-	"    WHERE v.environment OPERATOR(pg_catalog.=) e.environment AND v.role IS NOT NULL"
-	"      AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles r"
-	"        WHERE r.rolname OPERATOR(pg_catalog.=) v.role::pg_catalog.name"
-	"          AND pg_catalog.pg_has_role($4::pg_catalog.name, r.oid, 'MEMBER'))) "
-	"ORDER BY e.ord LIMIT 1 FOR UPDATE OF e SKIP LOCKED",
-	.expected = SPI_OK_SELECT,
-	.cursor_options = CURSOR_OPT_GENERIC_PLAN,
-	.argtypes = {TEXTOID, TIMESTAMPTZOID, TEXTOID, TEXTOID}
-};
-
-/*
- * The transition to executing.  The entry moves to the end of the queue, so
- * that no claim walks over it; nobody writes to it again while its worker is
- * alive, so that a handler at a higher isolation level can delete it.
- */
-static Statement claim_entry = {
-	.sql = "UPDATE trigger_idem.queue_entry SET attempt = attempt OPERATOR(pg_catalog.+) 1,"
-	"  worker_id = $2, worker_token = $3, started_at = $4,"
-	"  first_started_at = COALESCE(first_started_at, $4), ord = 'infinity' "
-	"WHERE ctid OPERATOR(pg_catalog.=) $1",
-	.expected = SPI_OK_UPDATE,
-	.cursor_options = CURSOR_OPT_GENERIC_PLAN,
-	.argtypes = {TIDOID, TEXTOID, INT8OID, TIMESTAMPTZOID}
-};
-
-/*
- * Claim from one queue, inside an owner scope.  Everything but the payload is
- * filled in.
- */
-static bool
-claim_from_queue(OwnerScope *scope, Datum queue, const char *environment, const char *run_as,
-				 const char *worker_id, int64 worker_token, ClaimedRun *claimed)
+void
+run_begin_attempt(StoreWalk *entry, const char *worker_id, int64 worker_token, TimestampTz now,
+				  ClaimedRun *claimed)
 {
-	TimestampTz now = GetCurrentTimestamp();
-	ItemPointerData tid;
-	Datum		values[4] = {queue, TimestampTzGetDatum(now)};
-	char		nulls[4] = {' ', ' ', environment ? ' ' : 'n', ' '};
+	Datum		values[ENTRY_COLUMNS];
+	bool		nulls[ENTRY_COLUMNS];
 
-	if (environment)
-		values[2] = CStringGetTextDatum(environment);
-	values[3] = CStringGetTextDatum(run_as);
-	if (statement_run(&lock_due_entry, values, nulls) == 0)
-		return false;
+	slot_getallattrs(entry->slot);
+	memcpy(values, entry->slot->tts_values, sizeof(values));
+	memcpy(nulls, entry->slot->tts_isnull, sizeof(nulls));
 
-	tid = *(ItemPointer) DatumGetPointer(statement_value(0, 1, NULL));
-	claimed->run_id = *DatumGetUUIDP(statement_value(0, 2, NULL));
-	claimed->attempt = DatumGetInt32(statement_value(0, 3, NULL)) + 1;
-	claimed->steady_attempt = DatumGetInt32(statement_value(0, 4, NULL));
-	claimed->environment = statement_text(scope, 0, 5);
-	claimed->task_id = statement_text(scope, 0, 6);
+	claimed->run_id = *DatumGetUUIDP(values[ENTRY_RUN_ID - 1]);
+	claimed->attempt = DatumGetInt32(values[ENTRY_ATTEMPT - 1]) + 1;
+	claimed->steady_attempt = DatumGetInt32(values[ENTRY_STEADY_ATTEMPT - 1]);
+	claimed->environment = TextDatumGetCString(values[ENTRY_ENVIRONMENT - 1]);
+	claimed->task_id = TextDatumGetCString(values[ENTRY_TASK_ID - 1]);
 
-	values[0] = PointerGetDatum(&tid);
-	values[1] = CStringGetTextDatum(worker_id);
-	values[2] = Int64GetDatum(worker_token);
-	values[3] = TimestampTzGetDatum(now);
-	if (statement_run(&claim_entry, values, NULL) != 1)
-		elog(ERROR, "claimed queue entry is gone");
-	return true;
+#define SET(column, value) (values[(column) - 1] = (value), nulls[(column) - 1] = false)
+	SET(ENTRY_ATTEMPT, Int32GetDatum(claimed->attempt));
+	SET(ENTRY_WORKER_ID, CStringGetTextDatum(worker_id));
+	SET(ENTRY_WORKER_TOKEN, Int64GetDatum(worker_token));
+	SET(ENTRY_STARTED_AT, TimestampTzGetDatum(now));
+	if (nulls[ENTRY_FIRST_STARTED_AT - 1])
+		SET(ENTRY_FIRST_STARTED_AT, TimestampTzGetDatum(now));
+	SET(ENTRY_ORD, TimestampTzGetDatum(DT_NOEND));
+#undef SET
+	store_walk_update(entry, values, nulls);
 }
 
-/*
- * Claim one due run whose task has a handler and runs as run_as: raise its
- * attempt and give it to the worker.  queue and environment may be NULL for
- * all.  False when there is none.  What comes back is in the current context.
- */
-bool
-run_claim(const char *queue, const char *environment, const char *run_as,
-		  const char *worker_id, int64 worker_token, ClaimedRun *claimed)
+/* The payload of a run that was claimed, in the current context */
+void
+run_read_payload(ClaimedRun *claimed)
 {
-	OwnerScope	scope;
+	Snapshot	snapshot = store_snapshot();
 	Datum		values[RUN_COLUMNS];
 	bool		nulls[RUN_COLUMNS];
-	Snapshot	snapshot;
-	bool		found = false;
 
-	owner_begin(&scope);
-	if (queue)
-		found = claim_from_queue(&scope, CStringGetTextDatum(queue), environment, run_as,
-								 worker_id, worker_token, claimed);
-	else
-	{
-		Datum		now = TimestampTzGetDatum(GetCurrentTimestamp());
-		uint64		count = statement_run(&due_queues, &now, NULL);
-		SPITupleTable *queues = SPI_tuptable;
-
-		for (uint64 i = 0; i < count && !found; i++)
-		{
-			bool		isnull;
-
-			found = claim_from_queue(&scope,
-									 SPI_getbinval(queues->vals[i], queues->tupdesc, 1, &isnull),
-									 environment, run_as, worker_id, worker_token, claimed);
-		}
-	}
-	owner_end(&scope);
-	if (!found)
-		return false;
-
-	snapshot = store_snapshot();
 	if (!store_fetch(STORE_RUN, UUIDPGetDatum(&claimed->run_id), snapshot, values, nulls))
 		elog(ERROR, "queue entry has no run");
 	claimed->payload_isnull = nulls[RUN_PAYLOAD - 1];
 	claimed->payload = claimed->payload_isnull ? (Datum) 0 :
 		PointerGetDatum(PG_DETOAST_DATUM_COPY(values[RUN_PAYLOAD - 1]));
 	UnregisterSnapshot(snapshot);
-	return true;
 }
 
 /* ---------- The end of an attempt ---------- */
@@ -552,18 +459,6 @@ run_end_attempt(const pg_uuid_t *run_id, int attempt, const AttemptResult *resul
 
 /* ---------- Dead workers ---------- */
 
-/* They are at the end of their queues. */
-static Statement executing_entries = {
-	.sql = QUEUE_HEADS
-	"SELECT e.run_id, e.attempt, e.worker_token, e.task_id FROM head h, LATERAL ("
-	"  SELECT q.run_id, q.attempt, q.worker_token, q.task_id FROM trigger_idem.queue_entry q"
-	"  WHERE q.queue OPERATOR(pg_catalog.=) h.queue"
-	"    AND q.ord OPERATOR(pg_catalog.=) 'infinity'::pg_catalog.timestamptz"
-	"    AND q.worker_id IS NOT NULL OFFSET 0) e",
-	.expected = SPI_OK_SELECT,
-	.cursor_options = CURSOR_OPT_GENERIC_PLAN
-};
-
 typedef struct Executing
 {
 	pg_uuid_t	run_id;
@@ -572,28 +467,29 @@ typedef struct Executing
 	char	   *task_id;
 } Executing;
 
+/* The attempts that are executing */
 static List *
 executing_list(void)
 {
 	List	   *list = NIL;
-	OwnerScope	scope;
-	uint64		count;
+	Snapshot	snapshot = store_snapshot();
+	StoreWalk	walk;
+	bool		isnull;
 
-	owner_begin(&scope);
-	count = statement_run(&executing_entries, NULL, NULL);
-	for (uint64 i = 0; i < count; i++)
+	store_walk_begin(&walk, STORE_EXECUTING, snapshot);
+	store_walk_seek_all(&walk);
+	while (store_walk_next(&walk))
 	{
-		MemoryContext spi = MemoryContextSwitchTo(scope.caller);
 		Executing  *executing = palloc(sizeof(Executing));
 
-		executing->run_id = *DatumGetUUIDP(statement_value(i, 1, NULL));
-		executing->attempt = DatumGetInt32(statement_value(i, 2, NULL));
-		executing->token = DatumGetInt64(statement_value(i, 3, NULL));
-		executing->task_id = statement_text(&scope, i, 4);
+		executing->run_id = *DatumGetUUIDP(slot_getattr(walk.slot, ENTRY_RUN_ID, &isnull));
+		executing->attempt = DatumGetInt32(slot_getattr(walk.slot, ENTRY_ATTEMPT, &isnull));
+		executing->token = DatumGetInt64(slot_getattr(walk.slot, ENTRY_WORKER_TOKEN, &isnull));
+		executing->task_id = TextDatumGetCString(slot_getattr(walk.slot, ENTRY_TASK_ID, &isnull));
 		list = lappend(list, executing);
-		MemoryContextSwitchTo(spi);
 	}
-	owner_end(&scope);
+	store_walk_end(&walk);
+	UnregisterSnapshot(snapshot);
 	return list;
 }
 

@@ -10,6 +10,7 @@
 
 #include "utils/jsonb.h"
 
+#include "store.h"
 #include "trigger_idem.h"
 
 /* As the enum type trigger_idem.run_status, in its order */
@@ -67,8 +68,9 @@ extern RunStatus run_status_from_oid(Oid oid);
 extern bool run_status_parse(const char *name, RunStatus *status);
 extern bool run_find_status(const pg_uuid_t *run_id, Snapshot snapshot, RunStatus *status);
 
-extern bool run_claim(const char *queue, const char *environment, const char *run_as,
-					  const char *worker_id, int64 worker_token, ClaimedRun *claimed);
+extern void run_begin_attempt(StoreWalk *entry, const char *worker_id, int64 worker_token,
+							  TimestampTz now, ClaimedRun *claimed);
+extern void run_read_payload(ClaimedRun *claimed);
 extern bool run_end_attempt(const pg_uuid_t *run_id, int attempt, const AttemptResult *result);
 extern int64 run_lease_ms(const char *task_id);
 extern int	run_take_over_dead(void);

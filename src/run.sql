@@ -52,6 +52,10 @@ CREATE TABLE trigger_idem.queue_entry (
 
 CREATE INDEX queue_entry_queue_ord_idx ON trigger_idem.queue_entry (queue, ord);
 
+-- Entries that have a worker, to find those whose worker is gone.
+CREATE INDEX queue_entry_executing_idx ON trigger_idem.queue_entry (environment, task_id)
+	WHERE worker_token IS NOT NULL;
+
 -- Attempts that have ended; the one executing is in the queue entry.
 CREATE TABLE trigger_idem.attempt (
 	run_id uuid NOT NULL,

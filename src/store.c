@@ -31,6 +31,7 @@
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "executor/executor.h"
+#include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
@@ -43,6 +44,9 @@
 #include "run.h"
 #include "store.h"
 #include "trigger_idem.h"
+
+/* How many columns bound a walk along (queue, ord) */
+#define QUEUE_ORDER_KEYS 3
 
 typedef struct StoreTableInfo
 {
@@ -62,6 +66,11 @@ static const StoreTableInfo tables[STORE_TABLES] = {
 	[STORE_GLOBAL_STEP] = {"global_step", "global_step_pkey", F_BYTEAEQ, GLOBAL_STEP_COLUMNS},
 };
 
+static const char *const index_names[STORE_INDEXES] = {
+	[STORE_QUEUE_ORDER] = "queue_entry_queue_ord_idx",
+	[STORE_EXECUTING] = "queue_entry_executing_idx",
+};
+
 /* What is remembered of the catalogs */
 static struct
 {
@@ -71,7 +80,8 @@ static struct
 	Oid			run_status_type;
 	Oid			run_status[RUN_STATUSES];
 	Oid			table[STORE_TABLES];
-	Oid			index[STORE_TABLES];
+	Oid			primary[STORE_TABLES];
+	Oid			index[STORE_INDEXES];
 }			catalog;
 
 static StoreInvalidationCallback invalidation_callback[STORE_TABLES];
@@ -84,10 +94,13 @@ static StoreInvalidationCallback invalidation_callback[STORE_TABLES];
 static void
 store_relation_changed(Datum arg, Oid relid)
 {
+	for (int i = 0; i < STORE_INDEXES; i++)
+		if (relid == catalog.index[i])
+			catalog.valid = false;
 	for (int i = 0; i < STORE_TABLES; i++)
 	{
 		if (OidIsValid(relid) && catalog.valid &&
-			relid != catalog.table[i] && relid != catalog.index[i])
+			relid != catalog.table[i] && relid != catalog.primary[i])
 			continue;
 		catalog.valid = false;
 		if (invalidation_callback[i])
@@ -124,8 +137,14 @@ store_look_up(void)
 	for (int i = 0; i < STORE_TABLES; i++)
 	{
 		catalog.table[i] = get_relname_relid(tables[i].name, namespace);
-		catalog.index[i] = get_relname_relid(tables[i].index, namespace);
-		if (!OidIsValid(catalog.table[i]) || !OidIsValid(catalog.index[i]))
+		catalog.primary[i] = get_relname_relid(tables[i].index, namespace);
+		if (!OidIsValid(catalog.table[i]) || !OidIsValid(catalog.primary[i]))
+			return false;
+	}
+	for (int i = 0; i < STORE_INDEXES; i++)
+	{
+		catalog.index[i] = get_relname_relid(index_names[i], namespace);
+		if (!OidIsValid(catalog.index[i]))
 			return false;
 	}
 	catalog.run_status_type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
@@ -285,7 +304,7 @@ store_lookup(StoreLookup *lookup, StoreTable table, Datum key, Snapshot snapshot
 	ScanKeyData scankey;
 
 	lookup->rel = store_open(table, AccessShareLock);
-	lookup->index = index_open(catalog.index[table], AccessShareLock);
+	lookup->index = index_open(catalog.primary[table], AccessShareLock);
 	lookup->slot = table_slot_create(lookup->rel, NULL);
 	lookup->scan = compat_index_beginscan(lookup->rel, lookup->index, snapshot, 1);
 
@@ -362,15 +381,17 @@ store_lock_latest(StoreTable table, Datum key, Datum *values, bool *nulls)
 }
 
 /*
- * Is the row one for this index?  Ours have neither predicates nor expressions,
- * but an administrator may have added some of another kind.
+ * Is the row one for this index?  Of ours, one has a predicate, which we know;
+ * an administrator may have added indexes of any kind.
  */
 static bool
-index_wants_row(IndexInfo *info, TupleTableSlot *slot, EState **estate)
+index_wants_row(Oid index_id, IndexInfo *info, TupleTableSlot *slot, EState **estate)
 {
 	if (!info->ii_ReadyForInserts)
 		return false;
 	if (info->ii_Expressions == NIL && info->ii_Predicate == NIL)
+		return true;
+	if (index_id == catalog.index[STORE_EXECUTING])
 		return true;
 	if (*estate == NULL)
 		*estate = CreateExecutorState();
@@ -381,13 +402,14 @@ index_wants_row(IndexInfo *info, TupleTableSlot *slot, EState **estate)
 /* Insert a row's entry into one index; false when there is such a key already. */
 static bool
 index_insert_row(Oid index_id, Relation rel, TupleTableSlot *slot, IndexUniqueCheck check,
-				 EState **estate)
+				 bool only_summarizing, EState **estate)
 {
 	Relation	index = index_open(index_id, RowExclusiveLock);
 	IndexInfo  *info = BuildIndexInfo(index);
 	bool		inserted = true;
 
-	if (index_wants_row(info, slot, estate))
+	if ((!only_summarizing || compat_index_is_summarizing(index)) &&
+		index_wants_row(index_id, info, slot, estate))
 	{
 		Datum		values[INDEX_MAX_KEYS];
 		bool		nulls[INDEX_MAX_KEYS];
@@ -405,21 +427,30 @@ index_insert_row(Oid index_id, Relation rel, TupleTableSlot *slot, IndexUniqueCh
 
 /*
  * Insert the index entries of a row; false when the primary key has such a key
- * already, which is an error unless check is UNIQUE_CHECK_PARTIAL.
+ * already, which is an error unless check is UNIQUE_CHECK_PARTIAL.  After a HOT
+ * update only summarizing indexes may get another entry.
  */
 static bool
 store_insert_index_entries(Relation rel, StoreTable table, TupleTableSlot *slot,
-						   IndexUniqueCheck check)
+						   IndexUniqueCheck check, bool only_summarizing)
 {
-	Oid			primary = catalog.index[table];
+	Oid			primary = catalog.primary[table];
 	EState	   *estate = NULL;
 	ListCell   *cell;
 
-	if (!index_insert_row(primary, rel, slot, check, &estate))
+	if (!only_summarizing && !index_insert_row(primary, rel, slot, check, false, &estate))
 		return false;
 	foreach(cell, RelationGetIndexList(rel))
-		if (lfirst_oid(cell) != primary)
-		index_insert_row(lfirst_oid(cell), rel, slot, UNIQUE_CHECK_YES, &estate);
+	{
+		Oid			index = lfirst_oid(cell);
+
+		if (index == primary)
+			continue;
+		/* saves opening it for every new run */
+		if (index == catalog.index[STORE_EXECUTING] && slot_attisnull(slot, ENTRY_WORKER_TOKEN))
+			continue;
+		index_insert_row(index, rel, slot, UNIQUE_CHECK_YES, only_summarizing, &estate);
+	}
 	if (estate)
 		FreeExecutorState(estate);
 	return true;
@@ -446,7 +477,7 @@ store_insert(StoreTable table, Datum *values, bool *nulls)
 	TupleTableSlot *slot = store_row(rel, table, values, nulls);
 
 	table_tuple_insert(rel, slot, GetCurrentCommandId(true), 0, NULL);
-	store_insert_index_entries(rel, table, slot, UNIQUE_CHECK_YES);
+	store_insert_index_entries(rel, table, slot, UNIQUE_CHECK_YES, false);
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(rel, NoLock);
 }
@@ -471,11 +502,126 @@ store_insert_new(StoreTable table, Datum *values, bool *nulls)
 	 */
 	token = SpeculativeInsertionLockAcquire(xid);
 	table_tuple_insert_speculative(rel, slot, GetCurrentCommandId(true), 0, NULL, token);
-	inserted = store_insert_index_entries(rel, table, slot, UNIQUE_CHECK_PARTIAL);
+	inserted = store_insert_index_entries(rel, table, slot, UNIQUE_CHECK_PARTIAL, false);
 	table_tuple_complete_speculative(rel, slot, token, inserted);
 	SpeculativeInsertionLockRelease(xid);
 
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(rel, NoLock);
 	return inserted;
+}
+
+/* ---------- Walks through the queue entries ---------- */
+
+/*
+ * Begin a walk that may lock and update what it finds.  Seek first, then go on
+ * with store_walk_next(); store_walk_end() must follow.
+ */
+void
+store_walk_begin(StoreWalk *walk, StoreIndex index, Snapshot snapshot)
+{
+	walk->rel = store_open(STORE_QUEUE_ENTRY, RowExclusiveLock);
+	walk->index = index_open(catalog.index[index], AccessShareLock);
+	walk->slot = table_slot_create(walk->rel, NULL);
+	walk->scan = compat_index_beginscan(walk->rel, walk->index, snapshot,
+										index == STORE_QUEUE_ORDER ? QUEUE_ORDER_KEYS : 0);
+}
+
+/* All entries of the index */
+void
+store_walk_seek_all(StoreWalk *walk)
+{
+	walk->passed = 0;
+	index_rescan(walk->scan, NULL, 0, NULL, 0);
+}
+
+static void
+walk_key(StoreWalk *walk, ScanKey key, int column, StrategyNumber strategy, RegProcedure function,
+		 Datum value)
+{
+	ScanKeyInit(key, column, strategy, function, value);
+	key->sk_collation = walk->index->rd_indcollation[column - 1];
+}
+
+/* The entries of a queue, in the order in which they are to be claimed */
+void
+store_walk_seek_queue(StoreWalk *walk, Datum queue, TimestampTz from, TimestampTz to)
+{
+	ScanKeyData keys[QUEUE_ORDER_KEYS];
+
+	walk_key(walk, &keys[0], 1, BTEqualStrategyNumber, F_TEXTEQ, queue);
+	walk_key(walk, &keys[1], 2, BTGreaterEqualStrategyNumber, F_TIMESTAMPTZ_GE,
+			 TimestampTzGetDatum(from));
+	walk_key(walk, &keys[2], 2, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
+			 TimestampTzGetDatum(to));
+	walk->passed = 0;
+	index_rescan(walk->scan, keys, QUEUE_ORDER_KEYS, NULL, 0);
+}
+
+/* The entries of all queues whose name comes after this one */
+void
+store_walk_seek_after_queue(StoreWalk *walk, Datum queue)
+{
+	ScanKeyData keys[QUEUE_ORDER_KEYS];
+
+	walk_key(walk, &keys[0], 1, BTGreaterStrategyNumber, F_TEXT_GT, queue);
+	for (int i = 1; i < QUEUE_ORDER_KEYS; i++)
+		walk_key(walk, &keys[i], 2, BTGreaterEqualStrategyNumber, F_TIMESTAMPTZ_GE,
+				 TimestampTzGetDatum(DT_NOBEGIN));
+	walk->passed = 0;
+	index_rescan(walk->scan, keys, QUEUE_ORDER_KEYS, NULL, 0);
+}
+
+/* Go to the next entry that is visible; false when there is none. */
+bool
+store_walk_next(StoreWalk *walk)
+{
+	while (index_getnext_tid(walk->scan, ForwardScanDirection) != NULL)
+	{
+		CHECK_FOR_INTERRUPTS();
+		walk->passed++;
+		if (index_fetch_heap(walk->scan, walk->slot))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Lock the entry that the walk is at FOR UPDATE; false when somebody else has
+ * locked or changed it.
+ */
+bool
+store_walk_lock(StoreWalk *walk)
+{
+	ItemPointerData tid = walk->slot->tts_tid;
+	TM_FailureData failure;
+
+	return table_tuple_lock(walk->rel, &tid, walk->scan->xs_snapshot, walk->slot,
+							GetCurrentCommandId(true), LockTupleExclusive, LockWaitSkip,
+							0, &failure) == TM_Ok;
+}
+
+/* Replace the entry that the walk is at, which it has locked. */
+void
+store_walk_update(StoreWalk *walk, Datum *values, bool *nulls)
+{
+	ItemPointerData tid = walk->slot->tts_tid;
+	TupleTableSlot *row = store_row(walk->rel, STORE_QUEUE_ENTRY, values, nulls);
+	TU_UpdateIndexes update_indexes;
+
+	compat_simple_table_tuple_update(walk->rel, &tid, row, walk->scan->xs_snapshot,
+									 &update_indexes);
+	if (update_indexes != TU_None)
+		store_insert_index_entries(walk->rel, STORE_QUEUE_ENTRY, row, UNIQUE_CHECK_YES,
+								   update_indexes == TU_Summarizing);
+	ExecDropSingleTupleTableSlot(row);
+}
+
+void
+store_walk_end(StoreWalk *walk)
+{
+	index_endscan(walk->scan);
+	ExecDropSingleTupleTableSlot(walk->slot);
+	index_close(walk->index, NoLock);
+	table_close(walk->rel, NoLock);
 }

@@ -164,6 +164,26 @@ typedef struct StoreLookup
 	TupleTableSlot *slot;		/* the row found last */
 } StoreLookup;
 
+/* The other indexes that we read through, all of them on the queue entries */
+typedef enum StoreIndex
+{
+	STORE_QUEUE_ORDER,			/* (queue, ord) */
+	STORE_EXECUTING,			/* entries that have a worker */
+} StoreIndex;
+
+#define STORE_INDEXES (STORE_EXECUTING + 1)
+
+/* A walk through the queue entries along one of these */
+typedef struct StoreWalk
+{
+	Relation	rel;
+	Relation	index;
+	IndexScanDesc scan;
+	TupleTableSlot *slot;		/* the entry found last */
+	int64		passed;			/* index entries since the last seek, dead
+								 * ones included */
+} StoreWalk;
+
 typedef void (*StoreInvalidationCallback) (void);
 
 extern void store_init(void);
@@ -180,6 +200,14 @@ extern bool store_lookup_next(StoreLookup *lookup);
 extern void store_lookup_end(StoreLookup *lookup);
 extern bool store_fetch(StoreTable table, Datum key, Snapshot snapshot,
 						Datum *values, bool *nulls);
+extern void store_walk_begin(StoreWalk *walk, StoreIndex index, Snapshot snapshot);
+extern void store_walk_seek_all(StoreWalk *walk);
+extern void store_walk_seek_queue(StoreWalk *walk, Datum queue, TimestampTz from, TimestampTz to);
+extern void store_walk_seek_after_queue(StoreWalk *walk, Datum queue);
+extern bool store_walk_next(StoreWalk *walk);
+extern bool store_walk_lock(StoreWalk *walk);
+extern void store_walk_update(StoreWalk *walk, Datum *values, bool *nulls);
+extern void store_walk_end(StoreWalk *walk);
 extern bool store_lock_latest(StoreTable table, Datum key, Datum *values, bool *nulls);
 extern void store_insert(StoreTable table, Datum *values, bool *nulls);
 extern bool store_insert_new(StoreTable table, Datum *values, bool *nulls);

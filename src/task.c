@@ -33,10 +33,9 @@
 #include "store.h"
 #include "task.h"
 
-#define IDENTIFIER_MAX_BYTES	255
 #define MAX_ATTEMPTS_MAX		10000
 #define BACKOFF_FACTOR_MAX		1000
-#define LEASE_MIN_MS			1000
+#define LEASE_MIN_US			USECS_PER_SEC
 #define INTERVAL_MAX_MS			(INT64CONST(100) * MONTHS_PER_YEAR * DAYS_PER_MONTH * (USECS_PER_DAY / 1000))
 
 /* One task that this session has used */
@@ -94,17 +93,25 @@ interval_is_finite(const Interval *interval)
 #endif
 }
 
-/* Raise 22023 unless a duration lies between least_ms and a hundred years. */
+/*
+ * Raise 22023 unless a duration is at least least_us microseconds and at most a
+ * hundred years.
+ */
 void
-interval_check(const char *name, const Interval *interval, int64 least_ms)
+interval_check(const char *name, const Interval *interval, int64 least_us)
 {
-	if (!interval_is_finite(interval) || interval_to_ms(interval) < least_ms ||
-		interval_to_ms(interval) > INTERVAL_MAX_MS)
+	const char *detail = least_us == 0 ? _("It must be between zero and 100 years.") :
+		least_us == 1 ? _("It must be positive, and at most 100 years.") :
+		psprintf(_("It must be between %lld ms and 100 years."), (long long) (least_us / 1000));
+
+	/* in milliseconds any interval has a length, in microseconds it might overflow */
+	if (!interval_is_finite(interval) || interval_to_ms(interval) > INTERVAL_MAX_MS ||
+		interval_to_ms(interval) < 0 ||
+		interval_to_ms(interval) * 1000 + interval->time % 1000 < least_us)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s is out of range", name),
-				 errdetail("It must be at least %lld ms and at most 100 years.",
-						   (long long) least_ms)));
+				 errdetail_internal("%s", detail)));
 }
 
 /* The bounds of max_attempts, for a task and for a run: 22023 */
@@ -384,7 +391,7 @@ settings_check(FunctionCallInfo fcinfo)
 				 errmsg("backoff_factor is out of range"),
 				 errdetail("It must be between 1 and %d.", BACKOFF_FACTOR_MAX)));
 	interval_check("lease_duration", PG_GETARG_INTERVAL_P(ARG_LEASE_DURATION),
-				   LEASE_MIN_MS);
+				   LEASE_MIN_US);
 	if (!PG_ARGISNULL(ARG_MAX_DURATION))
 		interval_check("max_duration", PG_GETARG_INTERVAL_P(ARG_MAX_DURATION), 1);
 	if (!PG_ARGISNULL(ARG_IDEMPOTENCY_KEY_TTL))

@@ -12,6 +12,9 @@
 #include "run.h"
 #include "trigger_idem.h"
 
+/* The longest name of a task, a queue, a group or an environment */
+#define IDENTIFIER_MAX_BYTES 255
+
 /* A task's settings, as they stand now */
 typedef struct Task
 {
@@ -42,7 +45,7 @@ extern void identifier_check(const char *what, const char *identifier);
 extern void max_attempts_check(int max_attempts);
 extern void task_check_handler(const Task *task, const Handler *handler);
 extern void task_require_same(const char *task_id, const char *owner);
-extern void interval_check(const char *name, const Interval *interval, int64 least_ms);
+extern void interval_check(const char *name, const Interval *interval, int64 least_us);
 extern int64 interval_to_ms(const Interval *interval);
 
 #endif							/* TRIGGER_IDEM_TASK_H */

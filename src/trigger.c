@@ -117,6 +117,15 @@ option_unsupported(FunctionCallInfo fcinfo, int argument, const char *option)
 				 errmsg("%s is not supported by this version of %s", option, EXTENSION_NAME)));
 }
 
+/* Calendar arithmetic, in the session's time zone */
+static TimestampTz
+timestamp_plus(TimestampTz start, const Interval *interval)
+{
+	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+												   TimestampTzGetDatum(start),
+												   IntervalPGetDatum(interval)));
+}
+
 /* When the run is due: now, after a delay, or at a time */
 static TimestampTz
 due_time(FunctionCallInfo fcinfo, TimestampTz now)
@@ -130,9 +139,7 @@ due_time(FunctionCallInfo fcinfo, TimestampTz now)
 		Interval   *delay = PG_GETARG_INTERVAL_P(ARG_DELAY);
 
 		interval_check("delay", delay, 0);
-		return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
-													   TimestampTzGetDatum(now),
-													   IntervalPGetDatum(delay)));
+		return timestamp_plus(now, delay);
 	}
 	if (!PG_ARGISNULL(ARG_RUN_AT))
 	{
@@ -358,9 +365,7 @@ key_expires_at(const TriggerCall *trigger)
 {
 	if (trigger->key_ttl == NULL)
 		return DT_NOEND;
-	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
-												   TimestampTzGetDatum(trigger->now),
-												   IntervalPGetDatum(trigger->key_ttl)));
+	return timestamp_plus(trigger->now, trigger->key_ttl);
 }
 
 /* Fill in the columns of the key's row. */

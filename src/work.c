@@ -43,6 +43,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timeout.h"
 
+#include "claim.h"
 #include "compat.h"
 #include "current.h"
 #include "environment.h"
@@ -60,11 +61,7 @@
 typedef struct Work
 {
 	MemoryContext attempt_context;	/* reset after every attempt */
-	char	   *queue;			/* NULL: all */
-	char	   *environment;	/* NULL: all that we may see */
-	char	   *run_as;			/* who we are */
-	char	   *worker_id;
-	int64		worker_token;
+	Claimer		claimer;
 	List	   *settings;		/* of the session, before the first handler */
 	bool		has_timeout;	/* statement_timeout runs for the CALL */
 	TimestampTz looked_for_dead;	/* last look for dead workers; 0: none yet */
@@ -286,13 +283,6 @@ work_take_over_dead(Work *work, bool nothing_is_due)
 	return run_take_over_dead() > 0;
 }
 
-static bool
-work_claim_once(Work *work, ClaimedRun *claimed)
-{
-	return run_claim(work->queue, work->environment, work->run_as, work->worker_id,
-					 work->worker_token, claimed);
-}
-
 /* Claim the next run, if there is one, and commit that. */
 static bool
 work_claim(Work *work, ClaimedRun *claimed)
@@ -301,8 +291,8 @@ work_claim(Work *work, ClaimedRun *claimed)
 
 	work_use_read_committed();
 	(void) work_take_over_dead(work, false);
-	found = work_claim_once(work, claimed) ||
-		(work_take_over_dead(work, true) && work_claim_once(work, claimed));
+	found = claim_next(&work->claimer, claimed) ||
+		(work_take_over_dead(work, true) && claim_next(&work->claimer, claimed));
 
 	/* the attempt number must be on disk before anything is done under it */
 	if (found)
@@ -379,15 +369,18 @@ max_runs_argument(FunctionCallInfo fcinfo)
 static void
 work_arguments(FunctionCallInfo fcinfo, Work *work)
 {
+	Claimer    *claimer = &work->claimer;
+
 	if (!PG_ARGISNULL(0))
 	{
-		work->queue = text_to_cstring(PG_GETARG_TEXT_PP(0));
-		identifier_check("queue", work->queue);
+		claimer->queue = text_to_cstring(PG_GETARG_TEXT_PP(0));
+		identifier_check("queue", claimer->queue);
 	}
 	if (!PG_ARGISNULL(2))
-		work->environment = pstrdup(environment_choose(PG_GETARG_TEXT_PP(2)));
-	work->run_as = GetUserNameFromId(GetUserId(), false);
-	work->worker_id = psprintf("backend %d", MyProcPid);
+		claimer->environment = pstrdup(environment_choose(PG_GETARG_TEXT_PP(2)));
+	claimer->run_as = GetUserNameFromId(GetUserId(), false);
+	claimer->worker_id = psprintf("backend %d", MyProcPid);
+	claimer->context = PortalContext;
 	work->settings = settings_save();
 	work->has_timeout = get_timeout_active(STATEMENT_TIMEOUT);
 }
@@ -419,7 +412,7 @@ trigger_idem_work(PG_FUNCTION_ARGS)
 												 ALLOCSET_DEFAULT_SIZES);
 	PG_TRY();
 	{
-		work.worker_token = worker_begin();
+		work.claimer.worker_token = worker_begin();
 		processed = work_loop(&work, max_runs);
 	}
 	PG_FINALLY();

@@ -1,0 +1,29 @@
+/*-------------------------------------------------------------------------
+ *
+ * claim.h
+ *	  Claiming: which run is to be worked next.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TRIGGER_IDEM_CLAIM_H
+#define TRIGGER_IDEM_CLAIM_H
+
+#include "run.h"
+#include "trigger_idem.h"
+
+/* Who claims, and from where */
+typedef struct Claimer
+{
+	const char *queue;			/* NULL: all */
+	const char *environment;	/* NULL: all that we may see */
+	const char *run_as;
+	const char *worker_id;
+	int64		worker_token;
+	MemoryContext context;		/* for what is remembered between claims */
+	TimestampTz looked_at;		/* last look at everything; 0: none yet */
+	List	   *heads;			/* of the queues that may have something due */
+} Claimer;
+
+extern bool claim_next(Claimer *claimer, ClaimedRun *claimed);
+
+#endif							/* TRIGGER_IDEM_CLAIM_H */

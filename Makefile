@@ -23,6 +23,11 @@ PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
+# see sha256() in src/key.c
+ifeq ($(with_ssl),openssl)
+SHLIB_LINK += -lcrypto
+endif
+
 PROVE_FLAGS += -I test/tap
 
 $(OBJS) $(OBJS:.o=.bc): $(wildcard src/*.h)

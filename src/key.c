@@ -14,6 +14,10 @@
  */
 #include "postgres.h"
 
+#ifdef USE_OPENSSL
+#include <openssl/evp.h>
+#endif
+
 #include "catalog/pg_type.h"
 #include "common/cryptohash.h"
 #include "common/sha2.h"
@@ -22,8 +26,6 @@
 #include "port/pg_bswap.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/memutils.h"
-#include "utils/resowner.h"
 
 #include "current.h"
 #include "key.h"
@@ -132,44 +134,53 @@ key_material_begin(StringInfo material, const char *domain)
 }
 
 /*
- * The hash context of this session.  Making one for each hash would take half
- * of the time; a resource owner of its own keeps it over transactions.
+ * SHA-256.  Where the server has OpenSSL, its pg_cryptohash functions look the
+ * algorithm up for every hash, which takes longer than to hash a key; so there
+ * we call OpenSSL ourselves.
  */
-static pg_cryptohash_ctx *
-key_hash_context(void)
+#ifdef USE_OPENSSL
+
+static void
+sha256(const char *data, int length, uint8 *digest)
 {
-	static pg_cryptohash_ctx *hash = NULL;
+	static EVP_MD_CTX *context = NULL;
 
-	if (hash == NULL)
-	{
-		ResourceOwner owner = CurrentResourceOwner;
-		MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
-
-		CurrentResourceOwner = ResourceOwnerCreate(NULL, "trigger_idem keys");
-		hash = pg_cryptohash_create(PG_SHA256);
-		CurrentResourceOwner = owner;
-		MemoryContextSwitchTo(caller);
-		if (hash == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_OUT_OF_MEMORY),
-					 errmsg("out of memory")));
-	}
-	return hash;
+	if (context == NULL)
+		context = EVP_MD_CTX_new();
+	/* null is the algorithm of the last time */
+	if (context == NULL ||
+		EVP_DigestInit_ex(context, EVP_MD_CTX_md(context) ? NULL : EVP_sha256(), NULL) != 1 ||
+		EVP_DigestUpdate(context, data, length) != 1 ||
+		EVP_DigestFinal_ex(context, digest, NULL) != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
+				 errmsg("could not compute SHA-256")));
 }
+
+#else
+
+static void
+sha256(const char *data, int length, uint8 *digest)
+{
+	pg_cryptohash_ctx *context = pg_cryptohash_create(PG_SHA256);
+
+	if (context == NULL || pg_cryptohash_init(context) < 0 ||
+		pg_cryptohash_update(context, (const uint8 *) data, length) < 0 ||
+		pg_cryptohash_final(context, digest, PG_SHA256_DIGEST_LENGTH) < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
+				 errmsg("could not compute SHA-256")));
+	pg_cryptohash_free(context);
+}
+
+#endif
 
 /* Hash and free the material */
 void
 key_material_hash(StringInfo material, Key *key)
 {
-	pg_cryptohash_ctx *hash = key_hash_context();
-
 	StaticAssertStmt(KEY_BYTES == PG_SHA256_DIGEST_LENGTH, "a key is a SHA-256");
-	if (pg_cryptohash_init(hash) < 0 ||
-		pg_cryptohash_update(hash, (const uint8 *) material->data, material->len) < 0 ||
-		pg_cryptohash_final(hash, key->bytes, KEY_BYTES) < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
-				 errmsg("could not compute SHA-256: %s", pg_cryptohash_error(hash))));
+	sha256(material->data, material->len, key->bytes);
 	pfree(material->data);
 }
 

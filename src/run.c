@@ -52,6 +52,25 @@ static const char *const status_names[RUN_STATUSES] = {
 
 /* ---------- Ids ---------- */
 
+/* Random bytes, fetched many at a time: each fetch is a system call. */
+static void
+random_bytes(uint8 *bytes, size_t count)
+{
+	static uint8 pool[512];
+	static size_t left = 0;
+
+	if (left < count)
+	{
+		if (!pg_strong_random(pool, sizeof(pool)))
+			ereport(ERROR,
+					(errcode(ERRCODE_INTERNAL_ERROR),
+					 errmsg("could not generate random values")));
+		left = sizeof(pool);
+	}
+	left -= count;
+	memcpy(bytes, pool + left, count);
+}
+
 /*
  * A UUIDv7: 48 bits of milliseconds, 12 bits of the fraction of a millisecond,
  * 10 bits of shard number, 52 random bits.  Ids made one after the other go to
@@ -64,10 +83,7 @@ run_id_generate(pg_uuid_t *run_id, TimestampTz now)
 	uint64		ms = us / 1000;
 	uint32		fraction = (us % 1000) * 4096 / 1000;
 
-	if (!pg_strong_random(run_id->data + 8, 8))
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not generate random values")));
+	random_bytes(run_id->data + 8, 8);
 	for (int i = 0; i < 6; i++)
 		run_id->data[i] = (uint8) (ms >> (40 - 8 * i));
 	run_id->data[6] = 0x70 | (fraction >> 8);

@@ -67,7 +67,7 @@ FROM (VALUES
 	($$'bad', run_as => 'regress_nobody'$$),
 	($$'bad', idempotency_key_required => NULL$$),
 	-- not there yet
-	($$'bad', max_duration => '1 s'$$), ($$'bad', concurrency_limit => 1$$), ($$'bad', on_payload_mismatch => 'error'$$)
+	($$'bad', max_duration => '1 s'$$)
 	) v(args);
 SELECT count(*) AS bad_ones FROM trigger_idem.tasks WHERE task_id = 'bad';
 

@@ -135,8 +135,15 @@ FROM (VALUES
 	($$'trigger_task_1', '{"n": }'$$),
 	($$'trigger_task_1', '"\u0000"'$$),
 	($$'trigger_task_1', idempotency_key => E'a\u0000b'$$),
-	($$'trigger_task_1', idempotency_key => 'order-1', ttl => '1 hour'$$),
-	($$'trigger_task_1', idempotency_key => 'order-1', concurrency_key => 'c'$$)) v(args);
+	($$'trigger_task_1', idempotency_key => 'order-1', ttl => '0'$$),
+	($$'trigger_task_1', idempotency_key => 'order-1', concurrency_key => ''$$),
+	($$'trigger_task_1', idempotency_key => 'order-1', tags => '{{a},{b}}'$$),
+	($$'trigger_task_1', idempotency_key => 'order-1', tags => '{a,NULL}'$$),
+	($$'trigger_task_1', idempotency_key => 'order-1', tags => '{""}'$$),
+	($$'trigger_task_1', idempotency_key => 'order-1', tags => ARRAY[repeat('x', 129)]$$),
+	($$'trigger_task_1', idempotency_key => 'order-1', tags => '{1,2,3,4,5,6,7,8,9,10,11}'$$),
+	($$'trigger_task_1', idempotency_key => 'order-1', metadata => to_jsonb(repeat('x', 256 * 1024))$$),
+	($$'trigger_task_1', idempotency_key => 'order-1', payload => to_jsonb(repeat('x', 10 * 1024 * 1024))$$)) v(args);
 
 -- what looks like 64 digits but is not, is text
 SELECT is_cached FROM trigger_idem.trigger_task('trigger_task_1', idempotency_key => upper(trigger_idem.idempotency_key_create('order-1')));

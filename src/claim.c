@@ -12,6 +12,13 @@
  * its priority or because its transaction took long to commit, may be found up
  * to a second later than it should.
  *
+ * A run of a task with a concurrency limit is taken under a lock of its limit,
+ * which lasts until the claim is committed, so that whoever comes next counts
+ * it.  Somebody else's lock is not waited for as long as there is other work.
+ *
+ * What is met on the way that should have been started by now, and was not, is
+ * ended as expired.
+ *
  * Of several queues, the one goes first whose next run has been due longest.
  * Queues that were not there at the last look at everything wait for the next.
  *
@@ -27,6 +34,8 @@
 
 #include "claim.h"
 #include "environment.h"
+#include "key.h"
+#include "lock.h"
 #include "store.h"
 #include "task.h"
 
@@ -35,6 +44,9 @@
 
 /* A walk past more index entries than this is long. */
 #define LONG_WALK 100
+
+/* A claim ends no more expired runs than this. */
+#define EXPIRE_MAX 1000
 
 /* What is remembered of a queue */
 typedef struct QueueHead
@@ -51,9 +63,18 @@ typedef struct Claim
 	Claimer    *claimer;
 	StoreWalk	walk;
 	TimestampTz now;
-	HTAB	   *environments;	/* which of them are open to us; NULL: none
-								 * was met */
+	HTAB	   *environments;	/* which of them are open to us; or NULL */
+	HTAB	   *limits;			/* that were reached; or NULL */
+	bool		is_contended;	/* somebody else is claiming under a limit */
+	LOCKTAG		contended;		/* that limit's lock */
+	List	   *expired;		/* ids of runs to end */
 } Claim;
+
+/* A concurrency limit under which nothing can be claimed now */
+typedef struct ReachedLimit
+{
+	Key			limit;			/* hash key */
+} ReachedLimit;
 
 /* Is an environment open to us? */
 typedef struct EnvironmentAccess
@@ -89,32 +110,135 @@ claim_environment_is_open(Claim *claim, const char *environment)
 	return access->is_open;
 }
 
+/* An entry whose task is known */
+typedef struct Candidate
+{
+	const Task *task;
+	char	   *environment;
+	NullableDatum concurrency_key;
+} Candidate;
+
+/* Remember a run that was not started in time. */
+static void
+claim_expire_later(Claim *claim)
+{
+	bool		isnull;
+	pg_uuid_t  *run_id;
+
+	if (list_length(claim->expired) == EXPIRE_MAX)
+		return;
+	run_id = palloc(sizeof(pg_uuid_t));
+	*run_id = *DatumGetUUIDP(slot_getattr(claim->walk.slot, ENTRY_RUN_ID, &isnull));
+	claim->expired = lappend(claim->expired, run_id);
+}
+
 /* Is the entry that the walk is at due, and ours to work? */
 static bool
-claim_wants_entry(Claim *claim)
+claim_wants_entry(Claim *claim, Candidate *candidate)
 {
 	const Claimer *claimer = claim->claimer;
 	TupleTableSlot *entry = claim->walk.slot;
+	RunStatus	status = run_entry_status(entry, claim->now);
 	const Task *task;
-	char	   *environment;
 	char	   *task_id;
 	bool		isnull;
-	bool		wanted;
 
-	if (!slot_attisnull(entry, ENTRY_WORKER_TOKEN) ||
-		DatumGetTimestampTz(slot_getattr(entry, ENTRY_VISIBLE_FROM, &isnull)) > claim->now)
+	if (status == RUN_EXPIRED)
+		claim_expire_later(claim);
+	if (status != RUN_QUEUED)
 		return false;
 
-	environment = TextDatumGetCString(slot_getattr(entry, ENTRY_ENVIRONMENT, &isnull));
+	candidate->environment = TextDatumGetCString(slot_getattr(entry, ENTRY_ENVIRONMENT, &isnull));
 	task_id = TextDatumGetCString(slot_getattr(entry, ENTRY_TASK_ID, &isnull));
-	task = task_find(task_id);
-	wanted = task != NULL && !task->dropped && task->handler_name != NULL &&
-		strcmp(task->run_as, claimer->run_as) == 0 &&
-		(claimer->environment == NULL || strcmp(environment, claimer->environment) == 0) &&
-		claim_environment_is_open(claim, environment);
-	pfree(environment);
+	candidate->task = task = task_find(task_id);
 	pfree(task_id);
-	return wanted;
+	if (task != NULL && !task->dropped && task->handler_name != NULL &&
+		strcmp(task->run_as, claimer->run_as) == 0 &&
+		(claimer->environment == NULL ||
+		 strcmp(candidate->environment, claimer->environment) == 0) &&
+		claim_environment_is_open(claim, candidate->environment))
+		return true;
+	pfree(candidate->environment);
+	return false;
+}
+
+/* ---------- Concurrency limits ---------- */
+
+/* How many runs are executing under the candidate's limit? */
+static int
+claim_count_executing(const Candidate *candidate)
+{
+	Snapshot	snapshot = store_snapshot();
+	StoreWalk	walk;
+	int			count = 0;
+
+	store_walk_begin(&walk, STORE_EXECUTING, snapshot);
+	store_walk_seek_concurrent(&walk, CStringGetTextDatum(candidate->environment),
+							   CStringGetTextDatum(candidate->task->task_id),
+							   candidate->concurrency_key);
+	while (store_walk_next(&walk))
+		count++;
+	store_walk_end(&walk);
+	UnregisterSnapshot(snapshot);
+	return count;
+}
+
+/* What names the candidate's limit */
+static void
+candidate_limit(const Candidate *candidate, Key *limit)
+{
+	KeyMaterial material;
+
+	key_material_begin(&material, "trigger_idem concurrency v1");
+	key_material_cstring(&material, candidate->environment);
+	key_material_cstring(&material, candidate->task->task_id);
+	if (!candidate->concurrency_key.isnull)
+	{
+		text	   *key = DatumGetTextPP(candidate->concurrency_key.value);
+
+		key_material_text(&material, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
+	}
+	key_material_hash(&material, limit);
+}
+
+/*
+ * Is there room for the candidate under its limit?  If so, its lock is ours, and
+ * nobody else claims under this limit until we have committed.
+ */
+static bool
+claim_has_room(Claim *claim, Candidate *candidate)
+{
+	HASHCTL		info = {
+		.keysize = sizeof(Key),
+		.entrysize = sizeof(ReachedLimit),
+		.hcxt = CurrentMemoryContext
+	};
+	Key			limit;
+	LOCKTAG		tag;
+
+	if (candidate->task->concurrency_limit == 0)
+		return true;
+	candidate->concurrency_key.value = slot_getattr(claim->walk.slot, ENTRY_CONCURRENCY_KEY,
+													&candidate->concurrency_key.isnull);
+	candidate_limit(candidate, &limit);
+	if (claim->limits == NULL)
+		claim->limits = hash_create("trigger_idem limits", 32, &info,
+									HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	if (hash_search(claim->limits, &limit, HASH_FIND, NULL))
+		return false;
+
+	tag = lock_tag(LOCK_CONCURRENCY, &limit);
+	if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+	{
+		claim->is_contended = true;
+		claim->contended = tag;
+	}
+	else if (claim_count_executing(candidate) < candidate->task->concurrency_limit)
+		return true;
+	else
+		LockRelease(&tag, ExclusiveLock, false);
+	hash_search(claim->limits, &limit, HASH_ENTER, NULL);
+	return false;
 }
 
 /* ---------- One queue ---------- */
@@ -139,9 +263,10 @@ claim_from_queue(Claim *claim, QueueHead *head, TimestampTz limit, ClaimedRun *c
 	store_walk_seek_queue(walk, CStringGetTextDatum(head->queue), from, claim->now);
 	while (store_walk_next(walk))
 	{
+		Candidate	candidate;
 		bool		isnull;
 
-		if (!claim_wants_entry(claim))
+		if (!claim_wants_entry(claim, &candidate) || !claim_has_room(claim, &candidate))
 			continue;
 		head->next = DatumGetTimestampTz(slot_getattr(walk->slot, ENTRY_ORD, &isnull));
 		if (walk->passed > LONG_WALK)
@@ -256,6 +381,30 @@ claim_from_heads(Claim *claim, ClaimedRun *claimed)
 	return false;
 }
 
+/* Claim from what is remembered, or else from everything. */
+static bool
+claim_try(Claim *claim, ClaimedRun *claimed)
+{
+	Claimer    *claimer = claim->claimer;
+	Snapshot	snapshot = store_snapshot();
+	bool		look = claimer->looked_at == 0 ||
+		TimestampDifferenceExceeds(claimer->looked_at, claim->now, LOOK_AGAIN_MS);
+	bool		found;
+
+	store_walk_begin(&claim->walk, STORE_QUEUE_ORDER, snapshot);
+	if (look)
+		claim_look_at_everything(claim);
+	found = claim_from_heads(claim, claimed);
+	if (!found && !look)
+	{
+		claim_look_at_everything(claim);
+		found = claim_from_heads(claim, claimed);
+	}
+	store_walk_end(&claim->walk);
+	UnregisterSnapshot(snapshot);
+	return found;
+}
+
 /*
  * Claim one due run whose task has a handler and runs as the claimer's role:
  * raise its attempt and give it to the worker.  False when there is none.  What
@@ -264,28 +413,28 @@ claim_from_heads(Claim *claim, ClaimedRun *claimed)
 bool
 claim_next(Claimer *claimer, ClaimedRun *claimed)
 {
-	Snapshot	snapshot;
-	Claim		claim = {.claimer = claimer,.now = GetCurrentTimestamp()};
-	bool		looked = false;
 	bool		found;
+	bool		try_again;
 
 	store_pin();
-	snapshot = store_snapshot();
-	store_walk_begin(&claim.walk, STORE_QUEUE_ORDER, snapshot);
-	if (claimer->looked_at == 0 ||
-		TimestampDifferenceExceeds(claimer->looked_at, claim.now, LOOK_AGAIN_MS))
+	do
 	{
-		claim_look_at_everything(&claim);
-		looked = true;
-	}
-	found = claim_from_heads(&claim, claimed);
-	if (!found && !looked)
-	{
-		claim_look_at_everything(&claim);
-		found = claim_from_heads(&claim, claimed);
-	}
-	store_walk_end(&claim.walk);
-	UnregisterSnapshot(snapshot);
+		Claim		claim = {.claimer = claimer,.now = GetCurrentTimestamp()};
+		ListCell   *cell;
+
+		found = claim_try(&claim, claimed);
+		foreach(cell, claim.expired)
+			run_expire(lfirst(cell), false);
+
+		/* nothing but what others are claiming: see what they leave */
+		try_again = !found && claim.is_contended;
+		if (try_again)
+		{
+			(void) LockAcquire(&claim.contended, ExclusiveLock, false, false);
+			LockRelease(&claim.contended, ExclusiveLock, false);
+			claimer->looked_at = 0;
+		}
+	} while (try_again);
 	if (found)
 		run_read_payload(claimed);
 	return found;

@@ -10,10 +10,10 @@
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 
+#include "access.h"
 #include "current.h"
 #include "environment.h"
 #include "statement.h"
@@ -46,7 +46,6 @@ environment_access(const char *environment, char **role)
 	bool		nulls[ENVIRONMENT_COLUMNS];
 	Snapshot	snapshot;
 	bool		found;
-	Oid			role_oid;
 
 	if (environment_is_default(environment))
 		return ENVIRONMENT_OPEN;
@@ -59,10 +58,7 @@ environment_access(const char *environment, char **role)
 	if (nulls[ENVIRONMENT_ROLE - 1])
 		return ENVIRONMENT_OPEN;
 	*role = TextDatumGetCString(values[ENVIRONMENT_ROLE - 1]);
-	role_oid = get_role_oid(*role, true);
-	if (superuser() || (OidIsValid(role_oid) && is_member_of_role(GetUserId(), role_oid)))
-		return ENVIRONMENT_OPEN;
-	return ENVIRONMENT_CLOSED;
+	return access_is_member(GetUserId(), *role) ? ENVIRONMENT_OPEN : ENVIRONMENT_CLOSED;
 }
 
 /* May the caller see what is in this environment? */

@@ -26,12 +26,18 @@
 #include "port/pg_bswap.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
 
 #include "current.h"
 #include "key.h"
 
 #define KEY_DOMAIN		"trigger_idem key v1"
 #define KEY_ID_DOMAIN	"trigger_idem key id v1"
+
+/* Material up to this size is hashed in one go. */
+#define MATERIAL_BUFFER 8192
 
 static const char *const scope_names[] = {
 	[KEY_SCOPE_RUN] = "run",
@@ -102,86 +108,137 @@ key_check_text(text *key)
 	key_check_chars(key_text_chars(key));
 }
 
-void
-key_material_bytes(StringInfo material, const void *data, int length)
-{
-	uint32		prefix = pg_hton32((uint32) length);
+/*
+ * SHA-256, one at a time.  Where the server has OpenSSL, its pg_cryptohash
+ * functions look the algorithm up for every hash, which takes longer than to
+ * hash a key; so there we call OpenSSL ourselves.
+ */
+#ifdef USE_OPENSSL
 
-	appendBinaryStringInfo(material, (const char *) &prefix, sizeof(prefix));
-	appendBinaryStringInfo(material, data, length);
+static EVP_MD_CTX *sha256 = NULL;
+
+static bool
+sha256_begin(void)
+{
+	if (sha256 == NULL)
+		sha256 = EVP_MD_CTX_new();
+	/* null is the algorithm of the last time */
+	return sha256 != NULL &&
+		EVP_DigestInit_ex(sha256, EVP_MD_CTX_md(sha256) ? NULL : EVP_sha256(), NULL) == 1;
+}
+
+static bool
+sha256_update(const char *data, int length)
+{
+	return EVP_DigestUpdate(sha256, data, length) == 1;
+}
+
+static bool
+sha256_end(uint8 *digest)
+{
+	return EVP_DigestFinal_ex(sha256, digest, NULL) == 1;
+}
+
+#else
+
+static pg_cryptohash_ctx *sha256 = NULL;
+
+static bool
+sha256_begin(void)
+{
+	if (sha256 == NULL)
+		sha256 = pg_cryptohash_create(PG_SHA256);
+	return sha256 != NULL && pg_cryptohash_init(sha256) == 0;
+}
+
+static bool
+sha256_update(const char *data, int length)
+{
+	return pg_cryptohash_update(sha256, (const uint8 *) data, length) == 0;
+}
+
+static bool
+sha256_end(uint8 *digest)
+{
+	return pg_cryptohash_final(sha256, digest, PG_SHA256_DIGEST_LENGTH) == 0;
+}
+
+#endif
+
+pg_noreturn static void
+sha256_error(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
+			 errmsg("could not compute SHA-256")));
+}
+
+/* Bytes that stand without their length: only where they end by themselves */
+void
+key_material_raw(KeyMaterial *material, const void *data, int length)
+{
+	if (material->buffer.len + length > MATERIAL_BUFFER && material->buffer.len > 0)
+	{
+		if (!(material->is_hashing || sha256_begin()) ||
+			!sha256_update(material->buffer.data, material->buffer.len))
+			sha256_error();
+		material->is_hashing = true;
+		resetStringInfo(&material->buffer);
+	}
+	if (length > 0)
+		appendBinaryStringInfo(&material->buffer, data, length);
+}
+
+void
+key_material_number(KeyMaterial *material, uint32 number)
+{
+	uint32		bytes = pg_hton32(number);
+
+	key_material_raw(material, &bytes, sizeof(bytes));
+}
+
+void
+key_material_bytes(KeyMaterial *material, const void *data, int length)
+{
+	key_material_number(material, length);
+	key_material_raw(material, data, length);
 }
 
 /* Text in the database's encoding, hashed as UTF-8 */
 void
-key_material_text(StringInfo material, const char *data, int length)
+key_material_text(KeyMaterial *material, const char *data, int length)
 {
 	char	   *utf8 = pg_server_to_any(data, length, PG_UTF8);
 
 	key_material_bytes(material, utf8, utf8 == data ? length : (int) strlen(utf8));
+	if (utf8 != data)
+		pfree(utf8);
 }
 
 void
-key_material_cstring(StringInfo material, const char *string)
+key_material_cstring(KeyMaterial *material, const char *string)
 {
 	key_material_text(material, string, strlen(string));
 }
 
 void
-key_material_begin(StringInfo material, const char *domain)
+key_material_begin(KeyMaterial *material, const char *domain)
 {
-	initStringInfo(material);
+	initStringInfo(&material->buffer);
+	material->is_hashing = false;
 	key_material_cstring(material, domain);
 }
 
-/*
- * SHA-256.  Where the server has OpenSSL, its pg_cryptohash functions look the
- * algorithm up for every hash, which takes longer than to hash a key; so there
- * we call OpenSSL ourselves.
- */
-#ifdef USE_OPENSSL
-
-static void
-sha256(const char *data, int length, uint8 *digest)
-{
-	static EVP_MD_CTX *context = NULL;
-
-	if (context == NULL)
-		context = EVP_MD_CTX_new();
-	/* null is the algorithm of the last time */
-	if (context == NULL ||
-		EVP_DigestInit_ex(context, EVP_MD_CTX_md(context) ? NULL : EVP_sha256(), NULL) != 1 ||
-		EVP_DigestUpdate(context, data, length) != 1 ||
-		EVP_DigestFinal_ex(context, digest, NULL) != 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
-				 errmsg("could not compute SHA-256")));
-}
-
-#else
-
-static void
-sha256(const char *data, int length, uint8 *digest)
-{
-	pg_cryptohash_ctx *context = pg_cryptohash_create(PG_SHA256);
-
-	if (context == NULL || pg_cryptohash_init(context) < 0 ||
-		pg_cryptohash_update(context, (const uint8 *) data, length) < 0 ||
-		pg_cryptohash_final(context, digest, PG_SHA256_DIGEST_LENGTH) < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
-				 errmsg("could not compute SHA-256")));
-	pg_cryptohash_free(context);
-}
-
-#endif
-
 /* Hash and free the material */
 void
-key_material_hash(StringInfo material, Key *key)
+key_material_hash(KeyMaterial *material, Key *key)
 {
 	StaticAssertStmt(KEY_BYTES == PG_SHA256_DIGEST_LENGTH, "a key is a SHA-256");
-	sha256(material->data, material->len, key->bytes);
-	pfree(material->data);
+	if (!(material->is_hashing || sha256_begin()) ||
+		!sha256_update(material->buffer.data, material->buffer.len) ||
+		!sha256_end(key->bytes))
+		sha256_error();
+	pfree(material->buffer.data);
 }
 
 /*
@@ -192,7 +249,7 @@ static void
 key_hash(text **elements, int count, KeyScope scope, const pg_uuid_t *run_id, int attempt,
 		 Key *result)
 {
-	StringInfoData material;
+	KeyMaterial material;
 	int64		chars = 0;
 
 	for (int i = 0; i < count; i++)
@@ -230,6 +287,80 @@ key_from_text(text *key, KeyScope scope, Key *result, KeyScope *effective)
 	key_hash(&key, 1, *effective, run ? &run->run_id : NULL,
 			 run ? run->steady_attempt : 0, result);
 }
+
+/* The global key of several texts */
+void
+key_from_parts(text **parts, int count, Key *result)
+{
+	key_hash(parts, count, KEY_SCOPE_GLOBAL, NULL, 0, result);
+}
+
+/* ---------- What was hashed, for those who look at it later ---------- */
+
+/* A key that idempotency_key_create() made in this session */
+typedef struct KnownKey
+{
+	Key			key;			/* hash key */
+	text	   *typed;
+	const char *scope;
+} KnownKey;
+
+/* Forget all when they take this much memory. */
+#define KNOWN_KEYS_MAX_BYTES (4 * 1024 * 1024)
+
+static HTAB *known_keys = NULL;
+static MemoryContext known_keys_context = NULL;
+
+static void
+known_keys_reset(void)
+{
+	HASHCTL		info = {.keysize = sizeof(Key),.entrysize = sizeof(KnownKey)};
+
+	known_keys = NULL;
+	if (known_keys_context)
+		MemoryContextDelete(known_keys_context);
+	known_keys_context = AllocSetContextCreate(TopMemoryContext, "trigger_idem known keys",
+											   ALLOCSET_DEFAULT_SIZES);
+	info.hcxt = known_keys_context;
+	known_keys = hash_create("trigger_idem known keys", 64, &info,
+							 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+/* Remember what a key was made from, for views to show. */
+static void
+key_remember(const Key *key, text *typed, KeyScope scope)
+{
+	KnownKey   *known;
+	bool		found;
+
+	if (known_keys == NULL ||
+		MemoryContextMemAllocated(known_keys_context, true) > KNOWN_KEYS_MAX_BYTES)
+		known_keys_reset();
+	known = hash_search(known_keys, key, HASH_FIND, NULL);
+	if (known == NULL)
+	{
+		/* the copy first: no entry may be left without it */
+		MemoryContext caller = MemoryContextSwitchTo(known_keys_context);
+		text	   *copy = DatumGetTextPCopy(PointerGetDatum(typed));
+
+		MemoryContextSwitchTo(caller);
+		known = hash_search(known_keys, key, HASH_ENTER, &found);
+		known->typed = copy;
+		known->scope = scope_names[scope];
+	}
+}
+
+/* What a key was made from, and its scope; NULL: not known */
+text *
+key_recall(const Key *key, const char **scope)
+{
+	KnownKey   *known = known_keys ? hash_search(known_keys, key, HASH_FIND, NULL) : NULL;
+
+	*scope = known ? known->scope : NULL;
+	return known ? known->typed : NULL;
+}
+
+/* ---------- Forms of a key ---------- */
 
 /* Is it a key in its 64-digit form?  Then parse it. */
 bool
@@ -276,7 +407,7 @@ void
 key_id(const Key *key, const char *environment, const char *task_id, const char *group,
 	   pg_uuid_t *id)
 {
-	StringInfoData material;
+	KeyMaterial material;
 	Key			hash;
 
 	key_material_begin(&material, KEY_ID_DOMAIN);
@@ -289,11 +420,11 @@ key_id(const Key *key, const char *environment, const char *task_id, const char 
 }
 
 /*
- * What both forms of idempotency_key_create do, from their arguments scope,
- * run_id and attempt: those given count, then those of the current run.
+ * What both forms of idempotency_key_create do; typed is what users see of the
+ * elements.  Scope, run id and attempt are the arguments, then the current run's.
  */
 static Datum
-key_create(text **elements, int count, FunctionCallInfo fcinfo)
+key_create(text **elements, int count, text *typed, FunctionCallInfo fcinfo)
 {
 	const CurrentRun *run = current_run();
 	const pg_uuid_t *run_id = NULL;
@@ -334,6 +465,7 @@ key_create(text **elements, int count, FunctionCallInfo fcinfo)
 	if (run_id == NULL)
 		scope = KEY_SCOPE_GLOBAL;
 	key_hash(elements, count, scope, run_id, attempt, &key);
+	key_remember(&key, typed, scope);
 	PG_RETURN_TEXT_P(key_to_hex(&key));
 }
 
@@ -346,7 +478,7 @@ trigger_idem_idempotency_key_create(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		key_null_error();
 	key = PG_GETARG_TEXT_PP(0);
-	return key_create(&key, 1, fcinfo);
+	return key_create(&key, 1, key, fcinfo);
 }
 
 /* idempotency_key_create(key text[], scope text, run_id uuid, attempt int) */
@@ -357,6 +489,7 @@ trigger_idem_idempotency_key_create_array(PG_FUNCTION_ARGS)
 	Datum	   *values;
 	bool	   *nulls;
 	text	  **elements;
+	text	   *typed;
 	int			count;
 
 	if (PG_ARGISNULL(0))
@@ -378,5 +511,7 @@ trigger_idem_idempotency_key_create_array(PG_FUNCTION_ARGS)
 			key_null_error();
 		elements[i] = DatumGetTextPP(values[i]);
 	}
-	return key_create(elements, count, fcinfo);
+	typed = count == 1 ? elements[0] :
+		cstring_to_text(OidOutputFunctionCall(F_ARRAY_OUT, PointerGetDatum(array)));
+	return key_create(elements, count, typed, fcinfo);
 }

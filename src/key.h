@@ -32,15 +32,25 @@ extern KeyScope key_scope_parse(const char *scope);
 extern const char *key_scope_name(KeyScope scope);
 extern void key_check_text(text *key);
 
-/* The material of a hash, appended part by part */
-extern void key_material_begin(StringInfo material, const char *domain);
-extern void key_material_bytes(StringInfo material, const void *data, int length);
-extern void key_material_text(StringInfo material, const char *data, int length);
-extern void key_material_cstring(StringInfo material, const char *string);
-extern void key_material_hash(StringInfo material, Key *key);
+/* The material of a hash, appended part by part; of one hash at a time */
+typedef struct KeyMaterial
+{
+	StringInfoData buffer;		/* not hashed yet */
+	bool		is_hashing;		/* something was hashed already */
+} KeyMaterial;
+
+extern void key_material_begin(KeyMaterial *material, const char *domain);
+extern void key_material_raw(KeyMaterial *material, const void *data, int length);
+extern void key_material_number(KeyMaterial *material, uint32 number);
+extern void key_material_bytes(KeyMaterial *material, const void *data, int length);
+extern void key_material_text(KeyMaterial *material, const char *data, int length);
+extern void key_material_cstring(KeyMaterial *material, const char *string);
+extern void key_material_hash(KeyMaterial *material, Key *key);
 
 extern void key_from_text(text *key, KeyScope scope, Key *result, KeyScope *effective);
+extern void key_from_parts(text **parts, int count, Key *result);
 extern bool key_parse_hex(text *key, Key *result);
+extern text *key_recall(const Key *key, const char **scope);
 extern text *key_to_hex(const Key *key);
 extern Datum key_to_bytea(const Key *key);
 extern void key_id(const Key *key, const char *environment, const char *task_id,

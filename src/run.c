@@ -6,6 +6,7 @@
  * A run that is not final has a queue entry, and its status follows from it:
  *
  *	executing	the entry has a worker
+ *	expired		it never had one, and expires_at has passed
  *	delayed		visible_from is to come
  *	queued		otherwise
  *
@@ -71,25 +72,41 @@ random_bytes(uint8 *bytes, size_t count)
 	memcpy(bytes, pool + left, count);
 }
 
+/* The part of a UUIDv7 that is the time: milliseconds, and 12 bits of a fraction */
+static void
+uuid_set_time(pg_uuid_t *uuid, TimestampTz time)
+{
+	int64		us = time + (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+	uint64		ms = us / 1000;
+	uint32		fraction = (us % 1000) * 4096 / 1000;
+
+	for (int i = 0; i < 6; i++)
+		uuid->data[i] = (uint8) (ms >> (40 - 8 * i));
+	uuid->data[6] = 0x70 | (fraction >> 8);
+	uuid->data[7] = fraction & 0xff;
+}
+
 /*
- * A UUIDv7: 48 bits of milliseconds, 12 bits of the fraction of a millisecond,
- * 10 bits of shard number, 52 random bits.  Ids made one after the other go to
- * the right edge of an index.
+ * A UUIDv7: the time, 10 bits of shard number, 52 random bits.  Ids made one
+ * after the other go to the right edge of an index.
  */
 void
 run_id_generate(pg_uuid_t *run_id, TimestampTz now)
 {
-	int64		us = now + (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
-	uint64		ms = us / 1000;
-	uint32		fraction = (us % 1000) * 4096 / 1000;
-
+	uuid_set_time(run_id, now);
 	random_bytes(run_id->data + 8, 8);
-	for (int i = 0; i < 6; i++)
-		run_id->data[i] = (uint8) (ms >> (40 - 8 * i));
-	run_id->data[6] = 0x70 | (fraction >> 8);
-	run_id->data[7] = fraction & 0xff;
 	run_id->data[8] = 0x80 | (trigger_idem_shard >> 4);
 	run_id->data[9] = (trigger_idem_shard & 0x0f) << 4 | (run_id->data[9] & 0x0f);
+}
+
+/* No run that is made at this time or later has a lower id than this. */
+void
+run_id_first(pg_uuid_t *run_id, TimestampTz time)
+{
+	memset(run_id, 0, sizeof(pg_uuid_t));
+	/* before 1970 there were none */
+	if (time > -(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
+		uuid_set_time(run_id, time);
 }
 
 /* ---------- Status ---------- */
@@ -128,16 +145,20 @@ run_status_from_oid(Oid oid)
 	elog(ERROR, "unknown run status %u", oid);
 }
 
-/* The status of a run that has this queue entry */
-static RunStatus
-entry_status(TupleTableSlot *entry)
+/* The status of a run that has this queue entry, by the clock */
+RunStatus
+run_entry_status(TupleTableSlot *entry, TimestampTz now)
 {
 	bool		isnull;
+	Datum		expires_at;
 
 	if (!slot_attisnull(entry, ENTRY_WORKER_TOKEN))
 		return RUN_EXECUTING;
-	if (DatumGetTimestampTz(slot_getattr(entry, ENTRY_VISIBLE_FROM, &isnull)) >
-		GetCurrentTimestamp())
+	expires_at = slot_getattr(entry, ENTRY_EXPIRES_AT, &isnull);
+	if (!isnull && DatumGetTimestampTz(expires_at) <= now &&
+		slot_attisnull(entry, ENTRY_FIRST_STARTED_AT))
+		return RUN_EXPIRED;
+	if (DatumGetTimestampTz(slot_getattr(entry, ENTRY_VISIBLE_FROM, &isnull)) > now)
 		return RUN_DELAYED;
 	return RUN_QUEUED;
 }
@@ -155,7 +176,7 @@ run_find_status(const pg_uuid_t *run_id, Snapshot snapshot, RunStatus *status)
 
 	found = store_lookup(&lookup, STORE_QUEUE_ENTRY, UUIDPGetDatum(run_id), snapshot);
 	if (found)
-		*status = entry_status(lookup.slot);
+		*status = run_entry_status(lookup.slot, GetCurrentTimestamp());
 	store_lookup_end(&lookup);
 	if (found)
 		return true;
@@ -319,7 +340,7 @@ typedef struct Entry
 	int			priority;
 	Datum		worker_id;
 	Datum		started_at;
-	Datum		first_started_at;
+	NullableDatum first_started_at;
 } Entry;
 
 /*
@@ -354,7 +375,7 @@ entry_requeue(const pg_uuid_t *run_id, const Entry *entry, TimestampTz visible_f
 	statement_run(&requeue_entry, values, NULL);
 }
 
-/* Out of the queue: executing -> a final state */
+/* Out of the queue, to a final state */
 static void
 run_finish(const pg_uuid_t *run_id, int attempt, const Entry *entry, RunStatus status,
 		   const AttemptResult *result, TimestampTz now)
@@ -369,7 +390,8 @@ run_finish(const pg_uuid_t *run_id, int attempt, const Entry *entry, RunStatus s
 
 	values[1] = CStringGetTextDatum(run_status_name(status));
 	values[2] = Int32GetDatum(attempt);
-	values[3] = entry->first_started_at;
+	values[3] = entry->first_started_at.value;
+	nulls[3] = entry->first_started_at.isnull ? 'n' : ' ';
 	values[4] = TimestampTzGetDatum(now);
 	values[5] = PointerGetDatum(result->output);
 	nulls[5] = result->output ? ' ' : 'n';
@@ -454,7 +476,7 @@ end_attempt(Statement *lock, const pg_uuid_t *run_id, int attempt, const Attempt
 		entry.priority = DatumGetInt32(statement_value(0, 4, NULL));
 		entry.worker_id = statement_value(0, 5, NULL);
 		entry.started_at = statement_value(0, 6, NULL);
-		entry.first_started_at = statement_value(0, 7, NULL);
+		entry.first_started_at.value = statement_value(0, 7, &entry.first_started_at.isnull);
 		entry.task = task_find(task_id);
 		attempt_settle(run_id, attempt, &entry, result);
 	}
@@ -471,6 +493,49 @@ bool
 run_end_attempt(const pg_uuid_t *run_id, int attempt, const AttemptResult *result)
 {
 	return end_attempt(&lock_entry, run_id, attempt, result);
+}
+
+/* ---------- Runs that were not started in time ---------- */
+
+#define LOCK_EXPIRED_ENTRY \
+	"SELECT e.task_id, e.expires_at FROM trigger_idem.queue_entry e " \
+	"WHERE e.run_id OPERATOR(pg_catalog.=) $1 AND e.first_started_at IS NULL" \
+	"  AND e.expires_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp() FOR UPDATE"
+
+static Statement lock_expired_entry = {
+	.sql = LOCK_EXPIRED_ENTRY,
+	.expected = SPI_OK_SELECT,
+	.argtypes = {UUIDOID}
+};
+
+static Statement lock_expired_entry_unless_locked = {
+	.sql = LOCK_EXPIRED_ENTRY " SKIP LOCKED",
+	.expected = SPI_OK_SELECT,
+	.argtypes = {UUIDOID}
+};
+
+/*
+ * queued or delayed -> expired, if that is so and nobody was faster; whether to
+ * wait for somebody who is about to be is the caller's to say.
+ */
+void
+run_expire(const pg_uuid_t *run_id, bool wait)
+{
+	OwnerScope	scope;
+	Datum		values[1] = {UUIDPGetDatum(run_id)};
+
+	owner_begin(&scope);
+	if (statement_run(wait ? &lock_expired_entry : &lock_expired_entry_unless_locked, values,
+					  NULL) == 1)
+	{
+		const AttemptResult nothing = {.output = NULL};
+		Entry		entry = {.first_started_at.isnull = true};
+		TimestampTz expires_at = DatumGetTimestampTz(statement_value(0, 2, NULL));
+
+		entry.task = task_find(TextDatumGetCString(statement_value(0, 1, NULL)));
+		run_finish(run_id, 0, &entry, RUN_EXPIRED, &nothing, expires_at);
+	}
+	owner_end(&scope);
 }
 
 /* ---------- Dead workers ---------- */

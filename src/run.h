@@ -62,16 +62,19 @@ typedef struct AttemptResult
 } AttemptResult;
 
 extern void run_id_generate(pg_uuid_t *run_id, TimestampTz now);
+extern void run_id_first(pg_uuid_t *run_id, TimestampTz time);
 extern const char *run_status_name(RunStatus status);
 extern Oid	run_status_oid(RunStatus status);
 extern RunStatus run_status_from_oid(Oid oid);
 extern bool run_status_parse(const char *name, RunStatus *status);
+extern RunStatus run_entry_status(TupleTableSlot *entry, TimestampTz now);
 extern bool run_find_status(const pg_uuid_t *run_id, Snapshot snapshot, RunStatus *status);
 
 extern void run_begin_attempt(StoreWalk *entry, const char *worker_id, int64 worker_token,
 							  TimestampTz now, ClaimedRun *claimed);
 extern void run_read_payload(ClaimedRun *claimed);
 extern bool run_end_attempt(const pg_uuid_t *run_id, int attempt, const AttemptResult *result);
+extern void run_expire(const pg_uuid_t *run_id, bool wait);
 extern int64 run_lease_ms(const char *task_id);
 extern int	run_take_over_dead(void);
 

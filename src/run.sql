@@ -10,9 +10,11 @@ CREATE TABLE trigger_idem.run (
 	parent_run_id uuid,
 	max_attempts int NOT NULL,
 	priority int NOT NULL,
+	ttl interval,
 	environment text COLLATE pg_catalog."C" NOT NULL,
 	task_id text COLLATE pg_catalog."C" NOT NULL,
 	queue text COLLATE pg_catalog."C" NOT NULL,
+	concurrency_key text COLLATE pg_catalog."C",
 	triggered_by text COLLATE pg_catalog."C" NOT NULL,
 	idempotency_key text COLLATE pg_catalog."C",
 	idempotency_key_scope text COLLATE pg_catalog."C",
@@ -31,10 +33,12 @@ CREATE TABLE trigger_idem.run (
 -- The queue: one row for every unfinished run, deleted when it is final.
 -- Ordered by ord, the time the run is visible from less its priority in seconds;
 -- infinity while an attempt executes, so that claims do not walk over those.
+-- What has not started by expires_at will not start any more.
 CREATE TABLE trigger_idem.queue_entry (
 	run_id uuid NOT NULL,
 	ord timestamptz NOT NULL,
 	visible_from timestamptz NOT NULL,
+	expires_at timestamptz,
 	started_at timestamptz,
 	first_started_at timestamptz,
 	worker_token bigint,
@@ -46,14 +50,16 @@ CREATE TABLE trigger_idem.queue_entry (
 	queue text COLLATE pg_catalog."C" NOT NULL,
 	environment text COLLATE pg_catalog."C" NOT NULL,
 	task_id text COLLATE pg_catalog."C" NOT NULL,
+	concurrency_key text COLLATE pg_catalog."C",
 	worker_id text COLLATE pg_catalog."C",
 	CONSTRAINT queue_entry_pkey PRIMARY KEY (run_id)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
 
 CREATE INDEX queue_entry_queue_ord_idx ON trigger_idem.queue_entry (queue, ord);
 
--- Entries that have a worker, to find those whose worker is gone.
-CREATE INDEX queue_entry_executing_idx ON trigger_idem.queue_entry (environment, task_id)
+-- Entries that have a worker: to find those whose worker is gone, and to count
+-- those that share a concurrency limit.
+CREATE INDEX queue_entry_executing_idx ON trigger_idem.queue_entry (environment, task_id, concurrency_key)
 	WHERE worker_token IS NOT NULL;
 
 -- Attempts that have ended; the one executing is in the queue entry.

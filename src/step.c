@@ -40,6 +40,7 @@
 #include "current.h"
 #include "environment.h"
 #include "key.h"
+#include "lock.h"
 #include "routine.h"
 #include "statement.h"
 #include "step.h"
@@ -48,8 +49,6 @@
 
 #define STEP_DOMAIN			"trigger_idem step v1"
 #define GLOBAL_STEP_DOMAIN	"trigger_idem global step v1"
-#define GLOBAL_STEP_LOCK	0x5449	/* in the lock tag, where SQL's have 1 or
-									 * 2 */
 
 /* The output of a finished step of the current run */
 typedef struct Memo
@@ -252,7 +251,7 @@ static void
 step_identify(Step *step, text *key, bool is_global)
 {
 	CurrentRun *run = current_run();
-	StringInfoData material;
+	KeyMaterial material;
 
 	step->key = key;
 	step->is_global = is_global;
@@ -445,11 +444,8 @@ global_memo_find(const Key *step_id, Snapshot snapshot, Datum *output, bool *isn
 static void
 global_step_lock(const Key *step_id)
 {
-	LOCKTAG		tag;
-	uint32		words[2];
+	LOCKTAG		tag = lock_tag(LOCK_GLOBAL_STEP, step_id);
 
-	memcpy(words, step_id->bytes, sizeof(words));
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, words[0], words[1], GLOBAL_STEP_LOCK);
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 }
 
@@ -513,8 +509,7 @@ step_once_global(Step *step, const StepAction *action, const Interval *ttl, bool
 	values[GLOBAL_STEP_FINISHED_AT - 1] = TimestampTzGetDatum(finished_at);
 	if (ttl)
 		values[GLOBAL_STEP_EXPIRES_AT - 1] =
-			DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(finished_at),
-								IntervalPGetDatum(ttl));
+			TimestampTzGetDatum(timestamp_plus(finished_at, ttl));
 	else
 		nulls[GLOBAL_STEP_EXPIRES_AT - 1] = 'n';
 	values[GLOBAL_STEP_OUTPUT - 1] = output;

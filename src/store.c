@@ -45,9 +45,6 @@
 #include "store.h"
 #include "trigger_idem.h"
 
-/* How many columns bound a walk along (queue, ord) */
-#define QUEUE_ORDER_KEYS 3
-
 typedef struct StoreTableInfo
 {
 	const char *name;
@@ -523,16 +520,8 @@ store_walk_begin(StoreWalk *walk, StoreIndex index, Snapshot snapshot)
 	walk->rel = store_open(STORE_QUEUE_ENTRY, RowExclusiveLock);
 	walk->index = index_open(catalog.index[index], AccessShareLock);
 	walk->slot = table_slot_create(walk->rel, NULL);
-	walk->scan = compat_index_beginscan(walk->rel, walk->index, snapshot,
-										index == STORE_QUEUE_ORDER ? QUEUE_ORDER_KEYS : 0);
-}
-
-/* All entries of the index */
-void
-store_walk_seek_all(StoreWalk *walk)
-{
-	walk->passed = 0;
-	index_rescan(walk->scan, NULL, 0, NULL, 0);
+	walk->snapshot = snapshot;
+	walk->scan = NULL;
 }
 
 static void
@@ -543,33 +532,67 @@ walk_key(StoreWalk *walk, ScanKey key, int column, StrategyNumber strategy, RegP
 	key->sk_collation = walk->index->rd_indcollation[column - 1];
 }
 
+/* Begin again, within the bounds of these keys. */
+static void
+walk_seek(StoreWalk *walk, ScanKey keys, int nkeys)
+{
+	walk->passed = 0;
+	if (walk->scan && walk->scan->numberOfKeys != nkeys)
+	{
+		index_endscan(walk->scan);
+		walk->scan = NULL;
+	}
+	if (walk->scan == NULL)
+		walk->scan = compat_index_beginscan(walk->rel, walk->index, walk->snapshot, nkeys);
+	index_rescan(walk->scan, keys, nkeys, NULL, 0);
+}
+
+/* All entries of the index */
+void
+store_walk_seek_all(StoreWalk *walk)
+{
+	walk_seek(walk, NULL, 0);
+}
+
 /* The entries of a queue, in the order in which they are to be claimed */
 void
 store_walk_seek_queue(StoreWalk *walk, Datum queue, TimestampTz from, TimestampTz to)
 {
-	ScanKeyData keys[QUEUE_ORDER_KEYS];
+	ScanKeyData keys[3];
 
 	walk_key(walk, &keys[0], 1, BTEqualStrategyNumber, F_TEXTEQ, queue);
 	walk_key(walk, &keys[1], 2, BTGreaterEqualStrategyNumber, F_TIMESTAMPTZ_GE,
 			 TimestampTzGetDatum(from));
 	walk_key(walk, &keys[2], 2, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
 			 TimestampTzGetDatum(to));
-	walk->passed = 0;
-	index_rescan(walk->scan, keys, QUEUE_ORDER_KEYS, NULL, 0);
+	walk_seek(walk, keys, lengthof(keys));
 }
 
 /* The entries of all queues whose name comes after this one */
 void
 store_walk_seek_after_queue(StoreWalk *walk, Datum queue)
 {
-	ScanKeyData keys[QUEUE_ORDER_KEYS];
+	ScanKeyData keys[1];
 
 	walk_key(walk, &keys[0], 1, BTGreaterStrategyNumber, F_TEXT_GT, queue);
-	for (int i = 1; i < QUEUE_ORDER_KEYS; i++)
-		walk_key(walk, &keys[i], 2, BTGreaterEqualStrategyNumber, F_TIMESTAMPTZ_GE,
-				 TimestampTzGetDatum(DT_NOBEGIN));
-	walk->passed = 0;
-	index_rescan(walk->scan, keys, QUEUE_ORDER_KEYS, NULL, 0);
+	walk_seek(walk, keys, lengthof(keys));
+}
+
+/* The executing entries that share a concurrency limit; a null key is one too */
+void
+store_walk_seek_concurrent(StoreWalk *walk, Datum environment, Datum task_id,
+						   NullableDatum concurrency_key)
+{
+	ScanKeyData keys[3];
+
+	walk_key(walk, &keys[0], 1, BTEqualStrategyNumber, F_TEXTEQ, environment);
+	walk_key(walk, &keys[1], 2, BTEqualStrategyNumber, F_TEXTEQ, task_id);
+	if (concurrency_key.isnull)
+		ScanKeyEntryInitialize(&keys[2], SK_ISNULL | SK_SEARCHNULL, 3, InvalidStrategy,
+							   InvalidOid, InvalidOid, InvalidOid, (Datum) 0);
+	else
+		walk_key(walk, &keys[2], 3, BTEqualStrategyNumber, F_TEXTEQ, concurrency_key.value);
+	walk_seek(walk, keys, lengthof(keys));
 }
 
 /* Go to the next entry that is visible; false when there is none. */
@@ -596,7 +619,7 @@ store_walk_lock(StoreWalk *walk)
 	ItemPointerData tid = walk->slot->tts_tid;
 	TM_FailureData failure;
 
-	return table_tuple_lock(walk->rel, &tid, walk->scan->xs_snapshot, walk->slot,
+	return table_tuple_lock(walk->rel, &tid, walk->snapshot, walk->slot,
 							GetCurrentCommandId(true), LockTupleExclusive, LockWaitSkip,
 							0, &failure) == TM_Ok;
 }
@@ -609,7 +632,7 @@ store_walk_update(StoreWalk *walk, Datum *values, bool *nulls)
 	TupleTableSlot *row = store_row(walk->rel, STORE_QUEUE_ENTRY, values, nulls);
 	TU_UpdateIndexes update_indexes;
 
-	compat_simple_table_tuple_update(walk->rel, &tid, row, walk->scan->xs_snapshot,
+	compat_simple_table_tuple_update(walk->rel, &tid, row, walk->snapshot,
 									 &update_indexes);
 	if (update_indexes != TU_None)
 		store_insert_index_entries(walk->rel, STORE_QUEUE_ENTRY, row, UNIQUE_CHECK_YES,
@@ -620,7 +643,8 @@ store_walk_update(StoreWalk *walk, Datum *values, bool *nulls)
 void
 store_walk_end(StoreWalk *walk)
 {
-	index_endscan(walk->scan);
+	if (walk->scan)
+		index_endscan(walk->scan);
 	ExecDropSingleTupleTableSlot(walk->slot);
 	index_close(walk->index, NoLock);
 	table_close(walk->rel, NoLock);

@@ -77,7 +77,9 @@ enum
 	KEY_IDEMPOTENCY_GROUP,
 	KEY_KEY,
 	KEY_SCOPE,
-	KEY_COLUMNS = KEY_SCOPE
+	KEY_TRIGGERED_BY,
+	KEY_PAYLOAD_DIGEST,
+	KEY_COLUMNS = KEY_PAYLOAD_DIGEST
 };
 
 enum
@@ -90,9 +92,11 @@ enum
 	RUN_PARENT_RUN_ID,
 	RUN_MAX_ATTEMPTS,
 	RUN_PRIORITY,
+	RUN_TTL,
 	RUN_ENVIRONMENT,
 	RUN_TASK_ID,
 	RUN_QUEUE,
+	RUN_CONCURRENCY_KEY,
 	RUN_TRIGGERED_BY,
 	RUN_IDEMPOTENCY_KEY,
 	RUN_IDEMPOTENCY_KEY_SCOPE,
@@ -113,6 +117,7 @@ enum
 	ENTRY_RUN_ID = 1,
 	ENTRY_ORD,
 	ENTRY_VISIBLE_FROM,
+	ENTRY_EXPIRES_AT,
 	ENTRY_STARTED_AT,
 	ENTRY_FIRST_STARTED_AT,
 	ENTRY_WORKER_TOKEN,
@@ -124,6 +129,7 @@ enum
 	ENTRY_QUEUE,
 	ENTRY_ENVIRONMENT,
 	ENTRY_TASK_ID,
+	ENTRY_CONCURRENCY_KEY,
 	ENTRY_WORKER_ID,
 	ENTRY_COLUMNS = ENTRY_WORKER_ID
 };
@@ -178,7 +184,8 @@ typedef struct StoreWalk
 {
 	Relation	rel;
 	Relation	index;
-	IndexScanDesc scan;
+	Snapshot	snapshot;
+	IndexScanDesc scan;			/* NULL before the first seek */
 	TupleTableSlot *slot;		/* the entry found last */
 	int64		passed;			/* index entries since the last seek, dead
 								 * ones included */
@@ -204,6 +211,8 @@ extern void store_walk_begin(StoreWalk *walk, StoreIndex index, Snapshot snapsho
 extern void store_walk_seek_all(StoreWalk *walk);
 extern void store_walk_seek_queue(StoreWalk *walk, Datum queue, TimestampTz from, TimestampTz to);
 extern void store_walk_seek_after_queue(StoreWalk *walk, Datum queue);
+extern void store_walk_seek_concurrent(StoreWalk *walk, Datum environment, Datum task_id,
+									   NullableDatum concurrency_key);
 extern bool store_walk_next(StoreWalk *walk);
 extern bool store_walk_lock(StoreWalk *walk);
 extern void store_walk_update(StoreWalk *walk, Datum *values, bool *nulls);

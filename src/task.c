@@ -27,6 +27,7 @@
 
 #include <math.h>
 
+#include "access.h"
 #include "compat.h"
 #include "routine.h"
 #include "statement.h"
@@ -104,7 +105,10 @@ interval_check(const char *name, const Interval *interval, int64 least_us)
 		least_us == 1 ? _("It must be positive, and at most 100 years.") :
 		psprintf(_("It must be between %lld ms and 100 years."), (long long) (least_us / 1000));
 
-	/* in milliseconds any interval has a length, in microseconds it might overflow */
+	/*
+	 * in milliseconds any interval has a length, in microseconds it might
+	 * overflow
+	 */
 	if (!interval_is_finite(interval) || interval_to_ms(interval) > INTERVAL_MAX_MS ||
 		interval_to_ms(interval) < 0 ||
 		interval_to_ms(interval) * 1000 + interval->time % 1000 < least_us)
@@ -112,6 +116,23 @@ interval_check(const char *name, const Interval *interval, int64 least_us)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s is out of range", name),
 				 errdetail_internal("%s", detail)));
+}
+
+/* Calendar arithmetic, in the session's time zone */
+TimestampTz
+timestamp_plus(TimestampTz start, const Interval *interval)
+{
+	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+												   TimestampTzGetDatum(start),
+												   IntervalPGetDatum(interval)));
+}
+
+TimestampTz
+timestamp_minus(TimestampTz end, const Interval *interval)
+{
+	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_mi_interval,
+												   TimestampTzGetDatum(end),
+												   IntervalPGetDatum(interval)));
 }
 
 /* The bounds of max_attempts, for a task and for a run: 22023 */
@@ -145,8 +166,9 @@ cache_reset(void)
 {
 	HASHCTL		info = {.keysize = IDENTIFIER_MAX_BYTES + 1,.entrysize = sizeof(CachedTask)};
 
+	/* callers may still look at what they have found in this transaction */
 	if (cache_context)
-		MemoryContextDelete(cache_context);
+		MemoryContextSetParent(cache_context, TopTransactionContext);
 	cache = NULL;
 	cache_context = AllocSetContextCreate(TopMemoryContext, "trigger_idem tasks",
 										  ALLOCSET_DEFAULT_SIZES);
@@ -219,13 +241,17 @@ task_from_row(Datum *values, bool *nulls, Task *task)
 	task->release_key_on = status_bits(DatumGetArrayTypeP(VALUE(TASK_RELEASE_KEY_ON)));
 	task->idempotency_group = text_or_null(VALUE(TASK_IDEMPOTENCY_GROUP),
 										   ISNULL(TASK_IDEMPOTENCY_GROUP));
+	task->compares_payloads =
+		strcmp(TextDatumGetCString(VALUE(TASK_ON_PAYLOAD_MISMATCH)), "error") == 0;
+	task->concurrency_limit = ISNULL(TASK_CONCURRENCY_LIMIT) ? 0 :
+		DatumGetInt32(VALUE(TASK_CONCURRENCY_LIMIT));
 	task->idempotency_key_required = DatumGetBool(VALUE(TASK_IDEMPOTENCY_KEY_REQUIRED));
 	task->dropped = !ISNULL(TASK_DROPPED_AT);
 }
 
 /*
- * The task with this name, dropped ones included, or NULL.  Valid until the
- * next call.
+ * The task with this name, dropped ones included, or NULL.  Valid until the end
+ * of the transaction.
  */
 const Task *
 task_find(const char *task_id)
@@ -413,19 +439,6 @@ settings_check(FunctionCallInfo fcinfo)
 
 	if (!PG_ARGISNULL(ARG_MAX_DURATION))
 		setting_unsupported("max_duration");
-	if (strcmp(on_mismatch, "error") == 0)
-		setting_unsupported("on_payload_mismatch \"error\"");
-	if (!PG_ARGISNULL(ARG_CONCURRENCY_LIMIT))
-		setting_unsupported("concurrency_limit");
-}
-
-/* Is caller a member of the role with this name?  Superusers always are. */
-static bool
-is_member(Oid caller, const char *role)
-{
-	Oid			oid = get_role_oid(role, true);
-
-	return superuser_arg(caller) || (OidIsValid(oid) && is_member_of_role(caller, oid));
 }
 
 static Statement lock_task = {
@@ -475,7 +488,7 @@ task_lock(OwnerScope *scope, const char *task_id, TaskOwnership *ownership)
 	ownership->owner = statement_text(scope, 0, 1);
 	ownership->run_as = statement_text(scope, 0, 2);
 	ownership->dropped = DatumGetBool(statement_value(0, 3, NULL));
-	if (is_member(scope->user, ownership->owner))
+	if (access_is_member(scope->user, ownership->owner))
 		return;
 	if (ownership->dropped && !IsolationUsesXactSnapshot())
 	{
@@ -507,7 +520,7 @@ group_claim(OwnerScope *scope, Datum group, Datum owner)
 	Datum		values[2] = {group, owner};
 
 	statement_run(&claim_group, values, NULL);
-	if (!is_member(scope->user, TextDatumGetCString(statement_value(0, 1, NULL))))
+	if (!access_is_member(scope->user, TextDatumGetCString(statement_value(0, 1, NULL))))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("idempotency group \"%s\" belongs to another role",

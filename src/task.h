@@ -34,6 +34,8 @@ typedef struct Task
 	Interval   *idempotency_key_ttl;	/* NULL: for ever */
 	bits32		release_key_on; /* a bit for each final RunStatus */
 	char	   *idempotency_group;	/* NULL: keys are the task's own */
+	bool		compares_payloads;	/* on_payload_mismatch is error */
+	int			concurrency_limit;	/* 0: none */
 	bool		idempotency_key_required;
 	bool		dropped;
 } Task;
@@ -46,6 +48,8 @@ extern void max_attempts_check(int max_attempts);
 extern void task_check_handler(const Task *task, const Handler *handler);
 extern void task_require_same(const char *task_id, const char *owner);
 extern void interval_check(const char *name, const Interval *interval, int64 least_us);
+extern TimestampTz timestamp_plus(TimestampTz start, const Interval *interval);
+extern TimestampTz timestamp_minus(TimestampTz end, const Interval *interval);
 extern int64 interval_to_ms(const Interval *interval);
 
 #endif							/* TRIGGER_IDEM_TASK_H */

@@ -22,6 +22,9 @@
 PG_MODULE_MAGIC;
 
 int			trigger_idem_shard = 0;
+int			trigger_idem_max_payload_size = 10 * 1024;
+int			trigger_idem_max_metadata_size = 256;
+int			trigger_idem_max_tags = 10;
 static char *environment_setting = NULL;
 
 void		_PG_init(void);
@@ -49,6 +52,27 @@ _PG_init(void)
 							&trigger_idem_shard,
 							0, 0, SHARD_MAX,
 							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("trigger_idem.max_payload_size",
+							"Largest payload of a run.",
+							NULL,
+							&trigger_idem_max_payload_size,
+							10 * 1024, 1, MAX_KILOBYTES,
+							PGC_SUSET, GUC_UNIT_KB,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("trigger_idem.max_metadata_size",
+							"Largest metadata of a run.",
+							NULL,
+							&trigger_idem_max_metadata_size,
+							256, 1, MAX_KILOBYTES,
+							PGC_SUSET, GUC_UNIT_KB,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("trigger_idem.max_tags",
+							"Most tags of a run.",
+							NULL,
+							&trigger_idem_max_tags,
+							10, 0, 1000,
+							PGC_SUSET, 0,
 							NULL, NULL, NULL);
 	MarkGUCPrefixReserved("trigger_idem");
 

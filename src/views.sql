@@ -24,6 +24,8 @@ SELECT
 	CASE
 		WHEN r.status IS NOT NULL THEN r.status
 		WHEN e.worker_id IS NOT NULL THEN 'executing'::trigger_idem.run_status
+		WHEN e.first_started_at IS NULL AND e.expires_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp()
+			THEN 'expired'::trigger_idem.run_status
 		WHEN e.visible_from OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()
 			THEN 'delayed'::trigger_idem.run_status
 		ELSE 'queued'::trigger_idem.run_status
@@ -44,11 +46,16 @@ SELECT
 	r.created_at,
 	COALESCE(e.visible_from, r.run_at) AS run_at,
 	COALESCE(r.started_at, e.first_started_at) AS started_at,
-	r.finished_at,
+	COALESCE(r.finished_at, CASE
+		WHEN e.first_started_at IS NULL AND e.expires_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp()
+			THEN e.expires_at
+	END) AS finished_at,
 	r.triggered_by,
 	CASE WHEN r.status IS NULL AND e.worker_id IS NULL AND t.dropped_at IS NOT NULL
 		THEN 'the task was dropped; the run waits until task_create() makes it again'
-	END AS held_because
+	END AS held_because,
+	r.concurrency_key,
+	r.ttl
 FROM trigger_idem.run r
 	LEFT JOIN trigger_idem.queue_entry e ON e.run_id OPERATOR(pg_catalog.=) r.run_id
 	LEFT JOIN trigger_idem.task t ON t.task_id OPERATOR(pg_catalog.=) r.task_id
@@ -91,9 +98,12 @@ COMMENT ON VIEW trigger_idem.steps IS 'Finished steps and their outputs';
 
 CREATE VIEW trigger_idem.idempotency_keys WITH (security_barrier) AS
 SELECT k.environment, k.task_id, pg_catalog.encode(k.idempotency_key, 'hex') AS idempotency_key,
-	k.key, k.scope, k.run_id, k.created_at, k.expires_at, k.idempotency_group
+	k.key, k.scope, k.run_id, k.created_at, k.expires_at, k.idempotency_group, k.status
 FROM trigger_idem.idempotency_key k
-WHERE EXISTS (SELECT FROM trigger_idem.runs r WHERE r.run_id OPERATOR(pg_catalog.=) k.run_id);
+WHERE (SELECT me.sees_all FROM trigger_idem.reader me)
+	OR k.task_id OPERATOR(pg_catalog.=) ANY ((SELECT me.tasks FROM trigger_idem.reader me)::pg_catalog.text[])
+	OR (k.triggered_by OPERATOR(pg_catalog.=) ANY ((SELECT me.roles FROM trigger_idem.reader me)::pg_catalog.text[])
+		AND k.environment OPERATOR(pg_catalog.<>) ALL ((SELECT me.closed_environments FROM trigger_idem.reader me)::pg_catalog.text[]));
 COMMENT ON VIEW trigger_idem.idempotency_keys IS 'Idempotency keys that are taken, and by which run';
 
 CREATE VIEW trigger_idem.tasks AS

@@ -1,0 +1,15 @@
+/*-------------------------------------------------------------------------
+ *
+ * acquire.h
+ *	  Acquiring idempotency keys.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TRIGGER_IDEM_ACQUIRE_H
+#define TRIGGER_IDEM_ACQUIRE_H
+
+#include "trigger.h"
+
+extern bool key_acquire(TriggerCall *trigger, TriggerResult *result);
+
+#endif							/* TRIGGER_IDEM_ACQUIRE_H */

@@ -231,12 +231,15 @@ key_is_freed_by_expiry(const LiveKey *live)
 
 /*
  * A live key is a hit, unless its run was not started in time and gives it up:
- * then the run is ended here, and the answer is false.
+ * then the run is ended here, and the answer is false.  So it is when the run
+ * has been finished and pruned since the look at the key, which knows of that by
+ * now.
  */
 static bool
 key_hit(const TriggerCall *trigger, const LiveKey *live, TriggerResult *result)
 {
 	Snapshot	snapshot = NULL;
+	bool		is_hit = true;
 
 	result->run_id = live->run_id;
 	result->status = live->status;
@@ -245,18 +248,17 @@ key_hit(const TriggerCall *trigger, const LiveKey *live, TriggerResult *result)
 
 	snapshot = store_snapshot();
 	if (!live->is_final && !run_find_status(&live->run_id, snapshot, &result->status))
-		elog(ERROR, "idempotency key has no run");
-	if (!live->is_final && result->status == RUN_EXPIRED && key_is_freed_by_expiry(live))
+		is_hit = false;
+	else if (!live->is_final && result->status == RUN_EXPIRED && key_is_freed_by_expiry(live))
 	{
-		UnregisterSnapshot(snapshot);
 		trigger_prevent_read_only();
 		run_expire(&live->run_id, true);
-		return false;
+		is_hit = false;
 	}
-	if (trigger->task->compares_payloads)
+	else if (trigger->task->compares_payloads)
 		key_check_payload(trigger, live, snapshot);
 	UnregisterSnapshot(snapshot);
-	return true;
+	return is_hit;
 }
 
 /* ---------- Taking a key ---------- */
@@ -367,7 +369,7 @@ key_conflict(TriggerCall *trigger)
 bool
 key_acquire(TriggerCall *trigger, TriggerResult *result)
 {
-	for (;;)
+	for (int lost_hits = 0;;)
 	{
 		bool		mvcc = IsolationUsesXactSnapshot() || RecoveryInProgress();
 		KeyState	state = KEY_FREE;
@@ -393,6 +395,8 @@ key_acquire(TriggerCall *trigger, TriggerResult *result)
 		{
 			if (key_hit(trigger, &live, result))
 				return false;
+			if (++lost_hits == 100)
+				elog(ERROR, "idempotency key has no run");
 			continue;
 		}
 		trigger_prevent_read_only();

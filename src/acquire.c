@@ -179,8 +179,19 @@ key_look_and_wait(TriggerCall *trigger, LiveKey *live)
 
 /*
  * TI001: the key stands for a run with another payload.  Where they differ is
- * said only to whom may see the run.
+ * said only to whom may see the run; for others, visible_run is NULL.
  */
+void
+key_mismatch_error(const pg_uuid_t *visible_run, const char *where)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_IDEMPOTENCY_KEY_PAYLOAD_MISMATCH),
+			 errmsg("idempotency key was used with another payload"),
+			 visible_run ? errdetail("The payload of run %s differs at %s.",
+									 run_id_text(visible_run), where) : 0,
+			 errhint("Trigger other work with another key.")));
+}
+
 static void
 key_check_payload(const TriggerCall *trigger, const LiveKey *live, Snapshot snapshot)
 {
@@ -212,12 +223,7 @@ key_check_payload(const TriggerCall *trigger, const LiveKey *live, Snapshot snap
 	/* the key is from a time when the task did not compare payloads */
 	if (!live->has_digest && where == NULL)
 		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_IDEMPOTENCY_KEY_PAYLOAD_MISMATCH),
-			 errmsg("idempotency key was used with another payload"),
-			 is_visible ? errdetail("The payload of run %s differs at %s.",
-									run_id_text(&live->run_id), where ? where : "$") : 0,
-			 errhint("Trigger other work with another key.")));
+	key_mismatch_error(is_visible ? &live->run_id : NULL, where ? where : "$");
 }
 
 /* Does a run that was not started in time free its key? */

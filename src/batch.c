@@ -6,6 +6,7 @@
  * Every item is checked before the first key is touched.  Keys are then
  * acquired in the order of their ids, so that two batches never wait for each
  * other; of items with the same key the first one in the batch makes the run.
+ * Runs and queue entries are inserted last, many at a time.
  *
  *-------------------------------------------------------------------------
  */
@@ -24,7 +25,9 @@
 #include "utils/numeric.h"
 #include "utils/tuplestore.h"
 
+#include "acquire.h"
 #include "compat.h"
+#include "payload.h"
 #include "store.h"
 #include "trigger.h"
 
@@ -349,29 +352,98 @@ compare_by_key(const void *one, const void *other)
 	return order != 0 ? order : a->index - b->index;
 }
 
+/* An item whose key an item before it has */
+static void
+item_repeat(BatchItem *item, const BatchItem *first)
+{
+	if (item->trigger.task->compares_payloads)
+	{
+		char	   *where = payload_difference(first->trigger.payload, item->trigger.payload);
+
+		if (where)
+			key_mismatch_error(&first->result.run_id, where);
+	}
+	item->result = first->result;
+	item->result.is_cached = true;
+}
+
+/* Acquire the keys, in the order of their ids. */
+static void
+batch_acquire(BatchItem *batch, int count, MemoryContext item_context, ItemPosition *position)
+{
+	BatchItem **ordered = palloc_extended(Max(count, 1) * sizeof(BatchItem *), MCXT_ALLOC_HUGE);
+
+	for (int i = 0; i < count; i++)
+		ordered[i] = &batch[i];
+	qsort(ordered, count, sizeof(BatchItem *), compare_by_key);
+	MemoryContextSwitchTo(item_context);
+	for (int i = 0; i < count; i++)
+	{
+		BatchItem  *item = ordered[i];
+		BatchItem  *before = i > 0 ? ordered[i - 1] : NULL;
+
+		CHECK_FOR_INTERRUPTS();
+		position->index = item->index;
+		if (before && before->trigger.has_key && item->trigger.has_key &&
+			memcmp(&before->trigger.key_id, &item->trigger.key_id, UUID_LEN) == 0)
+			item_repeat(item, before);
+		else
+			trigger_acquire(&item->trigger, &item->result);
+		MemoryContextReset(item_context);
+	}
+}
+
+/* Insert the new runs, in the order of the items. */
+static void
+batch_insert(BatchItem *batch, int count, MemoryContext item_context, ItemPosition *position)
+{
+	StoreWriter runs;
+	StoreWriter entries;
+	Datum		values[STORE_MAX_COLUMNS];
+	bool		nulls[STORE_MAX_COLUMNS];
+	int			inserted = -1;
+
+	for (int i = 0; i < count; i++)
+	{
+		BatchItem  *item = &batch[i];
+
+		CHECK_FOR_INTERRUPTS();
+		if (item->result.is_cached)
+			continue;
+		position->index = i;
+		if (inserted < 0)
+		{
+			store_writer_begin(&runs, STORE_RUN);
+			store_writer_begin(&entries, STORE_QUEUE_ENTRY);
+		}
+		inserted = i;
+		MemoryContextSwitchTo(item_context);
+		trigger_run_row(&item->trigger, &item->result.run_id, values, nulls);
+		store_writer_insert(&runs, values, nulls);
+		trigger_entry_row(&item->trigger, &item->result.run_id, values, nulls);
+		store_writer_insert(&entries, values, nulls);
+		MemoryContextReset(item_context);
+	}
+	if (inserted < 0)
+		return;
+	store_writer_end(&runs);
+	store_writer_end(&entries);
+	trigger_finish(&batch[inserted].trigger);
+}
+
 static void
 batch_run(BatchItem *batch, int count)
 {
-	BatchItem **ordered = palloc_extended(Max(count, 1) * sizeof(BatchItem *), MCXT_ALLOC_HUGE);
 	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext item_context = AllocSetContextCreate(caller, "trigger_idem batch item",
 													   ALLOCSET_DEFAULT_SIZES);
 	ItemPosition position = {0};
 	ErrorContextCallback callback = {error_context_stack, item_error_callback, &position};
 
-	for (int i = 0; i < count; i++)
-		ordered[i] = &batch[i];
-	qsort(ordered, count, sizeof(BatchItem *), compare_by_key);
-
 	error_context_stack = &callback;
-	MemoryContextSwitchTo(item_context);
-	for (int i = 0; i < count; i++)
-	{
-		CHECK_FOR_INTERRUPTS();
-		position.index = ordered[i]->index;
-		trigger_run(&ordered[i]->trigger, &ordered[i]->result);
-		MemoryContextReset(item_context);
-	}
+	batch_acquire(batch, count, item_context, &position);
+	MemoryContextSwitchTo(caller);
+	batch_insert(batch, count, item_context, &position);
 	MemoryContextSwitchTo(caller);
 	error_context_stack = callback.previous;
 	MemoryContextDelete(item_context);

@@ -109,6 +109,8 @@ store_relation_changed(Datum arg, Oid relid)
 void
 store_init(void)
 {
+	for (int i = 0; i < STORE_TABLES; i++)
+		Assert(tables[i].columns <= STORE_MAX_COLUMNS);
 	CacheRegisterRelcacheCallback(store_relation_changed, (Datum) 0);
 }
 
@@ -396,46 +398,53 @@ index_wants_row(Oid index_id, IndexInfo *info, TupleTableSlot *slot, EState **es
 	return ExecQual(ExecPrepareQual(info->ii_Predicate, *estate), GetPerTupleExprContext(*estate));
 }
 
-/* Insert a row's entry into one index; false when there is such a key already. */
+/*
+ * Insert the entries of some rows into one index; false when there is a key like
+ * one of theirs already, which is an error unless check is UNIQUE_CHECK_PARTIAL.
+ */
 static bool
-index_insert_row(Oid index_id, Relation rel, TupleTableSlot *slot, IndexUniqueCheck check,
-				 bool only_summarizing, EState **estate)
+index_insert_rows(Oid index_id, Relation rel, TupleTableSlot **rows, int count,
+				  IndexUniqueCheck check, bool only_summarizing, EState **estate)
 {
 	Relation	index = index_open(index_id, RowExclusiveLock);
 	IndexInfo  *info = BuildIndexInfo(index);
-	bool		inserted = true;
+	bool		are_new = true;
 
-	if ((!only_summarizing || compat_index_is_summarizing(index)) &&
-		index_wants_row(index_id, info, slot, estate))
+	if (!info->ii_Unique)
+		check = UNIQUE_CHECK_NO;
+	if (only_summarizing && !compat_index_is_summarizing(index))
+		count = 0;
+	for (int i = 0; i < count; i++)
 	{
 		Datum		values[INDEX_MAX_KEYS];
 		bool		nulls[INDEX_MAX_KEYS];
 
-		FormIndexDatum(info, slot, *estate, values, nulls);
-		if (!info->ii_Unique)
-			check = UNIQUE_CHECK_NO;
-		inserted = index_insert(index, values, nulls, &slot->tts_tid, rel, check, false, info);
-		if (check != UNIQUE_CHECK_PARTIAL)
-			inserted = true;
+		if (!index_wants_row(index_id, info, rows[i], estate))
+			continue;
+		FormIndexDatum(info, rows[i], *estate, values, nulls);
+		if (!index_insert(index, values, nulls, &rows[i]->tts_tid, rel, check, false, info) &&
+			check == UNIQUE_CHECK_PARTIAL)
+			are_new = false;
 	}
 	index_close(index, NoLock);
-	return inserted;
+	return are_new;
 }
 
 /*
- * Insert the index entries of a row; false when the primary key has such a key
- * already, which is an error unless check is UNIQUE_CHECK_PARTIAL.  After a HOT
- * update only summarizing indexes may get another entry.
+ * Insert the index entries of some rows; false when the primary key has such a
+ * key already, which is an error unless check is UNIQUE_CHECK_PARTIAL.  After a
+ * HOT update only summarizing indexes may get another entry.
  */
 static bool
-store_insert_index_entries(Relation rel, StoreTable table, TupleTableSlot *slot,
+store_insert_index_entries(Relation rel, StoreTable table, TupleTableSlot **rows, int count,
 						   IndexUniqueCheck check, bool only_summarizing)
 {
 	Oid			primary = catalog.primary[table];
 	EState	   *estate = NULL;
 	ListCell   *cell;
 
-	if (!only_summarizing && !index_insert_row(primary, rel, slot, check, false, &estate))
+	if (!only_summarizing &&
+		!index_insert_rows(primary, rel, rows, count, check, false, &estate))
 		return false;
 	foreach(cell, RelationGetIndexList(rel))
 	{
@@ -443,27 +452,26 @@ store_insert_index_entries(Relation rel, StoreTable table, TupleTableSlot *slot,
 
 		if (index == primary)
 			continue;
-		/* saves opening it for every new run */
-		if (index == catalog.index[STORE_EXECUTING] && slot_attisnull(slot, ENTRY_WORKER_TOKEN))
+		/* saves opening it for new runs: rows that come together are all new */
+		if (index == catalog.index[STORE_EXECUTING] &&
+			slot_attisnull(rows[0], ENTRY_WORKER_TOKEN))
 			continue;
-		index_insert_row(index, rel, slot, UNIQUE_CHECK_YES, only_summarizing, &estate);
+		index_insert_rows(index, rel, rows, count, UNIQUE_CHECK_YES, only_summarizing, &estate);
 	}
 	if (estate)
 		FreeExecutorState(estate);
 	return true;
 }
 
-/* A row of a table that is open for writing, in a slot */
-static TupleTableSlot *
-store_row(Relation rel, StoreTable table, Datum *values, bool *nulls)
+/* Put a row of a table that is open for writing into a slot. */
+static void
+store_row(Relation rel, StoreTable table, Datum *values, bool *nulls, TupleTableSlot *slot)
 {
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-
 	ExecClearTuple(slot);
 	memset(slot->tts_isnull, true, RelationGetNumberOfAttributes(rel) * sizeof(bool));
 	memcpy(slot->tts_values, values, tables[table].columns * sizeof(Datum));
 	memcpy(slot->tts_isnull, nulls, tables[table].columns * sizeof(bool));
-	return ExecStoreVirtualTuple(slot);
+	ExecStoreVirtualTuple(slot);
 }
 
 /* Insert a row; a duplicate key is an error. */
@@ -471,12 +479,73 @@ void
 store_insert(StoreTable table, Datum *values, bool *nulls)
 {
 	Relation	rel = store_open(table, RowExclusiveLock);
-	TupleTableSlot *slot = store_row(rel, table, values, nulls);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
 
+	store_row(rel, table, values, nulls, slot);
 	table_tuple_insert(rel, slot, GetCurrentCommandId(true), 0, NULL);
-	store_insert_index_entries(rel, table, slot, UNIQUE_CHECK_YES, false);
+	store_insert_index_entries(rel, table, &slot, 1, UNIQUE_CHECK_YES, false);
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(rel, NoLock);
+}
+
+/*
+ * Begin to insert many rows: they are collected and written together, those that
+ * are left by store_writer_end(), which must follow.
+ */
+void
+store_writer_begin(StoreWriter *writer, StoreTable table)
+{
+	writer->rel = store_open(table, RowExclusiveLock);
+	writer->table = table;
+	writer->context = CurrentMemoryContext;
+	writer->slots = 0;
+	writer->count = 0;
+	writer->bytes = 0;
+}
+
+static void
+store_writer_flush(StoreWriter *writer)
+{
+	if (writer->count == 0)
+		return;
+	table_multi_insert(writer->rel, writer->rows, writer->count, GetCurrentCommandId(true), 0,
+					   NULL);
+	store_insert_index_entries(writer->rel, writer->table, writer->rows, writer->count,
+							   UNIQUE_CHECK_YES, false);
+	for (int i = 0; i < writer->count; i++)
+		ExecClearTuple(writer->rows[i]);
+	writer->count = 0;
+	writer->bytes = 0;
+}
+
+/* Insert a row; a duplicate key is an error, now or later. */
+void
+store_writer_insert(StoreWriter *writer, Datum *values, bool *nulls)
+{
+	MemoryContext caller = MemoryContextSwitchTo(writer->context);
+	TupleTableSlot *slot;
+	bool		should_free;
+
+	if (writer->count == writer->slots)
+		writer->rows[writer->slots++] = table_slot_create(writer->rel, NULL);
+	slot = writer->rows[writer->count++];
+	MemoryContextSwitchTo(caller);
+
+	store_row(writer->rel, writer->table, values, nulls, slot);
+	/* what the values point to need not last */
+	ExecMaterializeSlot(slot);
+	writer->bytes += ExecFetchSlotHeapTuple(slot, true, &should_free)->t_len;
+	if (writer->count == STORE_WRITER_ROWS || writer->bytes > STORE_WRITER_BYTES)
+		store_writer_flush(writer);
+}
+
+void
+store_writer_end(StoreWriter *writer)
+{
+	store_writer_flush(writer);
+	for (int i = 0; i < writer->slots; i++)
+		ExecDropSingleTupleTableSlot(writer->rows[i]);
+	table_close(writer->rel, NoLock);
 }
 
 /*
@@ -488,10 +557,12 @@ bool
 store_insert_new(StoreTable table, Datum *values, bool *nulls)
 {
 	Relation	rel = store_open(table, RowExclusiveLock);
-	TupleTableSlot *slot = store_row(rel, table, values, nulls);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	TransactionId xid = GetCurrentTransactionId();
 	uint32		token;
 	bool		inserted;
+
+	store_row(rel, table, values, nulls, slot);
 
 	/*
 	 * As nodeModifyTable.c does it: the row goes in marked as tentative, and
@@ -499,7 +570,7 @@ store_insert_new(StoreTable table, Datum *values, bool *nulls)
 	 */
 	token = SpeculativeInsertionLockAcquire(xid);
 	table_tuple_insert_speculative(rel, slot, GetCurrentCommandId(true), 0, NULL, token);
-	inserted = store_insert_index_entries(rel, table, slot, UNIQUE_CHECK_PARTIAL, false);
+	inserted = store_insert_index_entries(rel, table, &slot, 1, UNIQUE_CHECK_PARTIAL, false);
 	table_tuple_complete_speculative(rel, slot, token, inserted);
 	SpeculativeInsertionLockRelease(xid);
 
@@ -629,13 +700,14 @@ void
 store_walk_update(StoreWalk *walk, Datum *values, bool *nulls)
 {
 	ItemPointerData tid = walk->slot->tts_tid;
-	TupleTableSlot *row = store_row(walk->rel, STORE_QUEUE_ENTRY, values, nulls);
+	TupleTableSlot *row = table_slot_create(walk->rel, NULL);
 	TU_UpdateIndexes update_indexes;
 
+	store_row(walk->rel, STORE_QUEUE_ENTRY, values, nulls, row);
 	compat_simple_table_tuple_update(walk->rel, &tid, row, walk->snapshot,
 									 &update_indexes);
 	if (update_indexes != TU_None)
-		store_insert_index_entries(walk->rel, STORE_QUEUE_ENTRY, row, UNIQUE_CHECK_YES,
+		store_insert_index_entries(walk->rel, STORE_QUEUE_ENTRY, &row, 1, UNIQUE_CHECK_YES,
 								   update_indexes == TU_Summarizing);
 	ExecDropSingleTupleTableSlot(row);
 }

@@ -161,6 +161,9 @@ enum
 	GLOBAL_STEP_COLUMNS = GLOBAL_STEP_OUTPUT
 };
 
+/* Room for a row of any of the tables */
+#define STORE_MAX_COLUMNS 32
+
 /* One index lookup in progress */
 typedef struct StoreLookup
 {
@@ -191,6 +194,21 @@ typedef struct StoreWalk
 								 * ones included */
 } StoreWalk;
 
+/* Many rows to insert into one table */
+#define STORE_WRITER_ROWS	64
+#define STORE_WRITER_BYTES	(1024 * 1024)
+
+typedef struct StoreWriter
+{
+	Relation	rel;
+	StoreTable	table;
+	MemoryContext context;
+	TupleTableSlot *rows[STORE_WRITER_ROWS];
+	int			slots;			/* of these, how many were made */
+	int			count;			/* and how many have a row */
+	Size		bytes;			/* in those rows */
+} StoreWriter;
+
 typedef void (*StoreInvalidationCallback) (void);
 
 extern void store_init(void);
@@ -219,6 +237,9 @@ extern void store_walk_update(StoreWalk *walk, Datum *values, bool *nulls);
 extern void store_walk_end(StoreWalk *walk);
 extern bool store_lock_latest(StoreTable table, Datum key, Datum *values, bool *nulls);
 extern void store_insert(StoreTable table, Datum *values, bool *nulls);
+extern void store_writer_begin(StoreWriter *writer, StoreTable table);
+extern void store_writer_insert(StoreWriter *writer, Datum *values, bool *nulls);
+extern void store_writer_end(StoreWriter *writer);
 extern bool store_insert_new(StoreTable table, Datum *values, bool *nulls);
 
 #endif							/* TRIGGER_IDEM_STORE_H */

@@ -234,14 +234,20 @@ trigger_prevent_read_only(void)
 #define SET_NULLABLE(column, nullable) \
 	(values[(column) - 1] = (nullable).value, nulls[(column) - 1] = (nullable).isnull)
 
-static void
-run_insert(const TriggerCall *trigger, const pg_uuid_t *run_id)
+static Datum
+trigger_queue(const TriggerCall *trigger)
 {
-	Datum		values[RUN_COLUMNS];
-	bool		nulls[RUN_COLUMNS];
+	return trigger->queue.isnull ? CStringGetTextDatum(trigger->task->queue) :
+		trigger->queue.value;
+}
+
+/* Fill in the columns of a new run. */
+void
+trigger_run_row(const TriggerCall *trigger, const pg_uuid_t *run_id, Datum *values, bool *nulls)
+{
 	const CurrentRun *parent = current_run();
 
-	memset(nulls, true, sizeof(nulls));
+	memset(nulls, true, RUN_COLUMNS * sizeof(bool));
 	SET(RUN_RUN_ID, UUIDPGetDatum(run_id));
 	SET(RUN_CREATED_AT, TimestampTzGetDatum(trigger->now));
 	SET(RUN_RUN_AT, TimestampTzGetDatum(trigger->run_at));
@@ -250,7 +256,7 @@ run_insert(const TriggerCall *trigger, const pg_uuid_t *run_id)
 	SET_NULLABLE(RUN_TTL, trigger->ttl);
 	SET(RUN_ENVIRONMENT, CStringGetTextDatum(trigger->environment));
 	SET(RUN_TASK_ID, CStringGetTextDatum(trigger->task->task_id));
-	SET_NULLABLE(RUN_QUEUE, trigger->queue);
+	SET(RUN_QUEUE, trigger_queue(trigger));
 	SET_NULLABLE(RUN_CONCURRENCY_KEY, trigger->concurrency_key);
 	SET(RUN_TRIGGERED_BY, CStringGetTextDatum(GetUserNameFromId(GetUserId(), false)));
 	if (parent)
@@ -268,16 +274,13 @@ run_insert(const TriggerCall *trigger, const pg_uuid_t *run_id)
 	SET_NULLABLE(RUN_TAGS, trigger->tags);
 	SET_NULLABLE(RUN_METADATA, trigger->metadata);
 	SET_NULLABLE(RUN_PAYLOAD, trigger->payload);
-	store_insert(STORE_RUN, values, nulls);
 }
 
-static void
-entry_insert(const TriggerCall *trigger, const pg_uuid_t *run_id)
+/* Fill in the columns of its queue entry. */
+void
+trigger_entry_row(const TriggerCall *trigger, const pg_uuid_t *run_id, Datum *values, bool *nulls)
 {
-	Datum		values[ENTRY_COLUMNS];
-	bool		nulls[ENTRY_COLUMNS];
-
-	memset(nulls, true, sizeof(nulls));
+	memset(nulls, true, ENTRY_COLUMNS * sizeof(bool));
 	SET(ENTRY_RUN_ID, UUIDPGetDatum(run_id));
 	SET(ENTRY_ORD, TimestampTzGetDatum(trigger->run_at - trigger->priority * USECS_PER_SEC));
 	SET(ENTRY_VISIBLE_FROM, TimestampTzGetDatum(trigger->run_at));
@@ -288,43 +291,41 @@ entry_insert(const TriggerCall *trigger, const pg_uuid_t *run_id)
 	SET(ENTRY_STEADY_ATTEMPT, Int32GetDatum(1));
 	SET(ENTRY_MAX_ATTEMPTS, Int32GetDatum(trigger->max_attempts));
 	SET(ENTRY_PRIORITY, Int32GetDatum(trigger->priority));
-	SET_NULLABLE(ENTRY_QUEUE, trigger->queue);
+	SET(ENTRY_QUEUE, trigger_queue(trigger));
 	SET(ENTRY_ENVIRONMENT, CStringGetTextDatum(trigger->environment));
 	SET(ENTRY_TASK_ID, CStringGetTextDatum(trigger->task->task_id));
 	SET_NULLABLE(ENTRY_CONCURRENCY_KEY, trigger->concurrency_key);
-	store_insert(STORE_QUEUE_ENTRY, values, nulls);
 }
 
 #undef SET
 #undef SET_NULLABLE
 
-/* Do what a trigger asks for. */
+/*
+ * Find out whether there is to be a new run, and its id.  With a key that is
+ * live there is not: result is the run that the key stands for.
+ */
 void
-trigger_run(TriggerCall *trigger, TriggerResult *result)
+trigger_acquire(TriggerCall *trigger, TriggerResult *result)
 {
 	result->is_cached = trigger->has_key && !key_acquire(trigger, result);
 	if (result->is_cached)
 		return;
-
 	if (!trigger->has_key)
 	{
 		trigger_prevent_read_only();
 		run_id_generate(&result->run_id, trigger->now);
 	}
-	if (trigger->queue.isnull)
-	{
-		trigger->queue.value = CStringGetTextDatum(trigger->task->queue);
-		trigger->queue.isnull = false;
-	}
-	run_insert(trigger, &result->run_id);
-	entry_insert(trigger, &result->run_id);
+	result->status = trigger->run_at > trigger->now ? RUN_DELAYED : RUN_QUEUED;
+}
 
+/* After the rows of new runs were inserted */
+void
+trigger_finish(const TriggerCall *trigger)
+{
 	/* we have locked the table of runs: the task's name stays its owner's */
 	task_require_same(trigger->task->task_id, trigger->task->owner);
 	/* a second trigger in the same command must see these rows */
 	CommandCounterIncrement();
-
-	result->status = trigger->run_at > trigger->now ? RUN_DELAYED : RUN_QUEUED;
 }
 
 /* ---------- trigger_task ---------- */
@@ -358,14 +359,23 @@ trigger_idem_trigger_task(PG_FUNCTION_ARGS)
 {
 	TriggerCall trigger;
 	TriggerResult result;
-	Datum		values[3];
-	bool		nulls[3] = {false, false, false};
+	Datum		values[STORE_MAX_COLUMNS];
+	bool		nulls[STORE_MAX_COLUMNS];
 
 	trigger_prepare(fcinfo->args, &trigger);
-	trigger_run(&trigger, &result);
+	trigger_acquire(&trigger, &result);
+	if (!result.is_cached)
+	{
+		trigger_run_row(&trigger, &result.run_id, values, nulls);
+		store_insert(STORE_RUN, values, nulls);
+		trigger_entry_row(&trigger, &result.run_id, values, nulls);
+		store_insert(STORE_QUEUE_ENTRY, values, nulls);
+		trigger_finish(&trigger);
+	}
 
 	values[0] = UUIDPGetDatum(&result.run_id);
 	values[1] = BoolGetDatum(result.is_cached);
 	values[2] = ObjectIdGetDatum(run_status_oid(result.status));
+	nulls[0] = nulls[1] = nulls[2] = false;
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(result_descriptor(), values, nulls)));
 }

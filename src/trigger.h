@@ -70,7 +70,12 @@ typedef struct TriggerResult
 } TriggerResult;
 
 extern void trigger_prepare(const NullableDatum *options, TriggerCall *trigger);
-extern void trigger_run(TriggerCall *trigger, TriggerResult *result);
+extern void trigger_acquire(TriggerCall *trigger, TriggerResult *result);
+extern void trigger_run_row(const TriggerCall *trigger, const pg_uuid_t *run_id,
+							Datum *values, bool *nulls);
+extern void trigger_entry_row(const TriggerCall *trigger, const pg_uuid_t *run_id,
+							  Datum *values, bool *nulls);
+extern void trigger_finish(const TriggerCall *trigger);
 extern void trigger_prevent_read_only(void);
 
 #endif							/* TRIGGER_IDEM_TRIGGER_H */

@@ -21,8 +21,37 @@ CREATE TABLE bench.single (
 );
 CREATE INDEX ON bench.single (queue, run_at);
 
--- microseconds a call, as in_backend.sql finds them
-CREATE TABLE bench.timing (what text, us float8);
+-- And what one would write for batches: a table each for keys, runs and the
+-- queue, in the same four indexes as ours.
+CREATE TABLE bench.key (
+	task text NOT NULL,
+	key text NOT NULL,
+	run_id uuid NOT NULL,
+	created_at timestamptz NOT NULL DEFAULT now(),
+	expires_at timestamptz NOT NULL DEFAULT now() + interval '30 days',
+	PRIMARY KEY (task, key)
+);
+CREATE TABLE bench.run (
+	run_id uuid PRIMARY KEY,
+	task text NOT NULL,
+	queue text NOT NULL DEFAULT 'default',
+	status text NOT NULL DEFAULT 'queued',
+	payload jsonb,
+	created_at timestamptz NOT NULL DEFAULT now(),
+	run_at timestamptz NOT NULL DEFAULT now(),
+	max_attempts int NOT NULL DEFAULT 3
+);
+CREATE TABLE bench.queue_entry (
+	run_id uuid PRIMARY KEY,
+	task text NOT NULL,
+	queue text NOT NULL DEFAULT 'default',
+	run_at timestamptz NOT NULL DEFAULT now(),
+	attempt int NOT NULL DEFAULT 0
+);
+CREATE INDEX ON bench.queue_entry (queue, run_at);
+
+-- microseconds a call, and bytes, as the scripts of this folder find them
+CREATE TABLE bench.timing (what text, us float8, at timestamptz DEFAULT clock_timestamp());
 
 CREATE FUNCTION bench.callback(key text) RETURNS int
 LANGUAGE sql RETURN 1;
@@ -69,6 +98,10 @@ SELECT trigger_idem.task_create('bench');
 SELECT trigger_idem.task_create('completed', 'bench.noop', queue => 'completed');
 SELECT trigger_idem.task_create('steps', 'bench.steps', queue => 'steps');
 SELECT trigger_idem.task_create('noop', 'bench.noop', queue => 'noop');
+SELECT trigger_idem.task_create('batch', queue => 'batch');
+SELECT trigger_idem.task_create('grown', queue => 'grown');
+SELECT trigger_idem.task_create('sized', 'bench.noop', queue => 'sized');
+SELECT FROM trigger_idem.trigger_task('bench', idempotency_key => 'contended');
 
 CREATE TEMPORARY TABLE taken AS
 SELECT 'bench order number' || 100000000000000000 + n AS key, '{"order": 4711}'::jsonb AS payload

@@ -65,9 +65,7 @@ FROM (VALUES
 	($$'bad', on_payload_mismatch => NULL$$), ($$'bad', on_payload_mismatch => 'warn'$$),
 	($$'bad', concurrency_limit => 0$$),
 	($$'bad', run_as => 'regress_nobody'$$),
-	($$'bad', idempotency_key_required => NULL$$),
-	-- not there yet
-	($$'bad', max_duration => '1 s'$$)
+	($$'bad', idempotency_key_required => NULL$$)
 	) v(args);
 SELECT count(*) AS bad_ones FROM trigger_idem.tasks WHERE task_id = 'bad';
 

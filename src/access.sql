@@ -14,3 +14,4 @@ SELECT pg_catalog.pg_extension_config_dump('trigger_idem.queue_entry', '');
 SELECT pg_catalog.pg_extension_config_dump('trigger_idem.attempt', '');
 SELECT pg_catalog.pg_extension_config_dump('trigger_idem.step', '');
 SELECT pg_catalog.pg_extension_config_dump('trigger_idem.global_step', '');
+SELECT pg_catalog.pg_extension_config_dump('trigger_idem.paused_queue', '');

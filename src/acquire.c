@@ -170,9 +170,18 @@ key_look_and_wait(TriggerCall *trigger, LiveKey *live)
 			SpeculativeInsertionWait(holder.xid, holder.speculative_token);
 		else
 			XactLockTableWait(holder.xid, NULL, NULL, XLTW_None);
-		trigger->now = GetCurrentTimestamp();
+		trigger_set_now(trigger, GetCurrentTimestamp());
 	}
 	return state;
+}
+
+pg_noreturn static void
+key_serialization_error(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("could not serialize access due to concurrent trigger of the same idempotency key"),
+			 errhint("The transaction might succeed if retried.")));
 }
 
 /* ---------- A live key ---------- */
@@ -258,7 +267,9 @@ key_hit(const TriggerCall *trigger, const LiveKey *live, TriggerResult *result)
 	else if (!live->is_final && result->status == RUN_EXPIRED && key_is_freed_by_expiry(live))
 	{
 		trigger_prevent_read_only();
-		run_expire(&live->run_id, true);
+		/* a snapshot that does not see who was faster would not see it later */
+		if (!run_end_unclaimed(&live->run_id, RUN_EXPIRED, true) && IsolationUsesXactSnapshot())
+			key_serialization_error();
 		is_hit = false;
 	}
 	else if (trigger->task->compares_payloads)
@@ -362,10 +373,7 @@ key_conflict(TriggerCall *trigger)
 	LiveKey		other;
 
 	if (key_look_and_wait(trigger, &other) != KEY_FREE)
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("could not serialize access due to concurrent trigger of the same idempotency key"),
-				 errhint("The transaction might succeed if retried.")));
+		key_serialization_error();
 }
 
 /*
@@ -425,6 +433,21 @@ static Statement delete_key = {
 	.argtypes = {UUIDOID, UUIDOID}
 };
 
+/* Is a key, a row, live: not expired itself, nor given up by its run? */
+static bool
+key_is_live(const Datum *row, const bool *nulls, Snapshot snapshot)
+{
+	RunStatus	status;
+	LiveKey		live = {.task_id = TextDatumGetCString(row[KEY_TASK_ID - 1])};
+
+	if (!nulls[KEY_EXPIRES_AT - 1] &&
+		DatumGetTimestampTz(row[KEY_EXPIRES_AT - 1]) <= GetCurrentTimestamp())
+		return false;
+	return !nulls[KEY_STATUS - 1] || !key_is_freed_by_expiry(&live) ||
+		!run_find_status(DatumGetUUIDP(row[KEY_RUN_ID - 1]), snapshot, &status) ||
+		status != RUN_EXPIRED;
+}
+
 /*
  * Delete a live key that the caller may reset; false when there is none.  Runs
  * that one may not see keep their keys, and are as unknown as if they had none.
@@ -440,8 +463,7 @@ key_release(const pg_uuid_t *id)
 	bool		released;
 
 	released = store_fetch(STORE_IDEMPOTENCY_KEY, values[0], snapshot, row, nulls) &&
-		(nulls[KEY_EXPIRES_AT - 1] ||
-		 DatumGetTimestampTz(row[KEY_EXPIRES_AT - 1]) > GetCurrentTimestamp()) &&
+		key_is_live(row, nulls, snapshot) &&
 		access_may_see_run(TextDatumGetCString(row[KEY_TASK_ID - 1]),
 						   TextDatumGetCString(row[KEY_TRIGGERED_BY - 1]),
 						   TextDatumGetCString(row[KEY_ENVIRONMENT - 1]));

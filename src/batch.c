@@ -27,6 +27,7 @@
 
 #include "acquire.h"
 #include "compat.h"
+#include "environment.h"
 #include "payload.h"
 #include "store.h"
 #include "trigger.h"
@@ -326,7 +327,7 @@ batch_prepare(FunctionCallInfo fcinfo, Jsonb *items, int *count)
 		read_item(&item, options, &position);
 		if (batch_key && options[OPTION_IDEMPOTENCY_KEY].isnull)
 			default_key = item_default_key(batch_key, i, &options[OPTION_IDEMPOTENCY_KEY]);
-		trigger_prepare(options, &batch[i].trigger);
+		trigger_prepare(options, TRIGGER_CALL, &batch[i].trigger);
 		if (default_key)
 		{
 			batch[i].trigger.key_typed = default_key;
@@ -372,6 +373,7 @@ static void
 batch_acquire(BatchItem *batch, int count, MemoryContext item_context, ItemPosition *position)
 {
 	BatchItem **ordered = palloc_extended(Max(count, 1) * sizeof(BatchItem *), MCXT_ALLOC_HUGE);
+	TimestampTz waited_until = DT_NOBEGIN;
 
 	for (int i = 0; i < count; i++)
 		ordered[i] = &batch[i];
@@ -388,7 +390,14 @@ batch_acquire(BatchItem *batch, int count, MemoryContext item_context, ItemPosit
 			memcmp(&before->trigger.key_id, &item->trigger.key_id, UUID_LEN) == 0)
 			item_repeat(item, before);
 		else
+		{
+			TimestampTz prepared = Max(item->trigger.now, waited_until);
+
+			trigger_set_now(&item->trigger, prepared);
 			trigger_acquire(&item->trigger, &item->result);
+			if (item->trigger.now > prepared)
+				waited_until = item->trigger.now;
+		}
 		MemoryContextReset(item_context);
 	}
 }
@@ -422,6 +431,7 @@ batch_insert(BatchItem *batch, int count, MemoryContext item_context, ItemPositi
 		store_writer_insert(&runs, values, nulls);
 		trigger_entry_row(&item->trigger, &item->result.run_id, values, nulls);
 		store_writer_insert(&entries, values, nulls);
+		trigger_inserted(&item->trigger, &item->result);
 		MemoryContextReset(item_context);
 	}
 	if (inserted < 0)
@@ -463,6 +473,7 @@ trigger_idem_batch_trigger_task(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		identifier_check("task", NULL);
 	(void) task_require(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	(void) environment_choose(PG_ARGISNULL(3) ? NULL : PG_GETARG_TEXT_PP(3));
 	if (!PG_ARGISNULL(2))
 		key_check_text(PG_GETARG_TEXT_PP(2));
 	if (PG_ARGISNULL(1))

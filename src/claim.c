@@ -26,18 +26,22 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "access.h"
 #include "claim.h"
 #include "environment.h"
 #include "key.h"
 #include "lock.h"
 #include "store.h"
 #include "task.h"
+#include "worker.h"
 
 /* How long a claimer may trust what it remembers */
 #define LOOK_AGAIN_MS 1000
@@ -64,17 +68,21 @@ typedef struct Claim
 	StoreWalk	walk;
 	TimestampTz now;
 	HTAB	   *environments;	/* which of them are open to us; or NULL */
-	HTAB	   *limits;			/* that were reached; or NULL */
+	HTAB	   *limits;			/* that were met; or NULL */
 	bool		is_contended;	/* somebody else is claiming under a limit */
 	LOCKTAG		contended;		/* that limit's lock */
 	List	   *expired;		/* ids of runs to end */
+	int			max_runs;
+	List	   *claimed;
 } Claim;
 
-/* A concurrency limit under which nothing can be claimed now */
-typedef struct ReachedLimit
+/* How many more runs may execute under a concurrency limit */
+typedef struct LimitRoom
 {
 	Key			limit;			/* hash key */
-} ReachedLimit;
+	int			room;
+	bool		is_locked;		/* by us */
+} LimitRoom;
 
 /* Is an environment open to us? */
 typedef struct EnvironmentAccess
@@ -116,6 +124,7 @@ typedef struct Candidate
 	const Task *task;
 	char	   *environment;
 	NullableDatum concurrency_key;
+	LimitRoom  *room;			/* NULL: it has no limit */
 } Candidate;
 
 /* Remember a run that was not started in time. */
@@ -132,6 +141,24 @@ claim_expire_later(Claim *claim)
 	claim->expired = lappend(claim->expired, run_id);
 }
 
+/* Is a task one for this claimer? */
+static bool
+claimer_wants_task(const Claimer *claimer, const Task *task)
+{
+	ListCell   *cell;
+
+	if (task == NULL || task->dropped)
+		return false;
+	if (claimer->worker_token != WORKER_OUTSIDE)
+		return task->handler_name != NULL && strcmp(task->run_as, claimer->run_as) == 0;
+	if (task->handler_name != NULL || !access_is_member(GetUserId(), task->run_as))
+		return false;
+	foreach(cell, claimer->task_ids)
+		if (strcmp(lfirst(cell), task->task_id) == 0)
+		return true;
+	return claimer->task_ids == NIL;
+}
+
 /* Is the entry that the walk is at due, and ours to work? */
 static bool
 claim_wants_entry(Claim *claim, Candidate *candidate)
@@ -139,7 +166,6 @@ claim_wants_entry(Claim *claim, Candidate *candidate)
 	const Claimer *claimer = claim->claimer;
 	TupleTableSlot *entry = claim->walk.slot;
 	RunStatus	status = run_entry_status(entry, claim->now);
-	const Task *task;
 	char	   *task_id;
 	bool		isnull;
 
@@ -150,10 +176,9 @@ claim_wants_entry(Claim *claim, Candidate *candidate)
 
 	candidate->environment = TextDatumGetCString(slot_getattr(entry, ENTRY_ENVIRONMENT, &isnull));
 	task_id = TextDatumGetCString(slot_getattr(entry, ENTRY_TASK_ID, &isnull));
-	candidate->task = task = task_find(task_id);
+	candidate->task = task_find(task_id);
 	pfree(task_id);
-	if (task != NULL && !task->dropped && task->handler_name != NULL &&
-		strcmp(task->run_as, claimer->run_as) == 0 &&
+	if (claimer_wants_task(claimer, candidate->task) &&
 		(claimer->environment == NULL ||
 		 strcmp(candidate->environment, claimer->environment) == 0) &&
 		claim_environment_is_open(claim, candidate->environment))
@@ -168,7 +193,7 @@ claim_wants_entry(Claim *claim, Candidate *candidate)
 static int
 claim_count_executing(const Candidate *candidate)
 {
-	Snapshot	snapshot = store_snapshot();
+	Snapshot	snapshot = store_latest_snapshot();
 	StoreWalk	walk;
 	int			count = 0;
 
@@ -210,12 +235,14 @@ claim_has_room(Claim *claim, Candidate *candidate)
 {
 	HASHCTL		info = {
 		.keysize = sizeof(Key),
-		.entrysize = sizeof(ReachedLimit),
+		.entrysize = sizeof(LimitRoom),
 		.hcxt = CurrentMemoryContext
 	};
 	Key			limit;
 	LOCKTAG		tag;
+	bool		found;
 
+	candidate->room = NULL;
 	if (candidate->task->concurrency_limit == 0)
 		return true;
 	candidate->concurrency_key.value = slot_getattr(claim->walk.slot, ENTRY_CONCURRENCY_KEY,
@@ -224,41 +251,99 @@ claim_has_room(Claim *claim, Candidate *candidate)
 	if (claim->limits == NULL)
 		claim->limits = hash_create("trigger_idem limits", 32, &info,
 									HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	if (hash_search(claim->limits, &limit, HASH_FIND, NULL))
-		return false;
+	candidate->room = hash_search(claim->limits, &limit, HASH_ENTER, &found);
+	if (found)
+		return candidate->room->room > 0;
 
+	candidate->room->room = 0;
+	candidate->room->is_locked = false;
 	tag = lock_tag(LOCK_CONCURRENCY, &limit);
 	if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
 	{
 		claim->is_contended = true;
 		claim->contended = tag;
+		return false;
 	}
-	else if (claim_count_executing(candidate) < candidate->task->concurrency_limit)
-		return true;
-	else
+	candidate->room->room = candidate->task->concurrency_limit - claim_count_executing(candidate);
+	candidate->room->is_locked = candidate->room->room > 0;
+	if (!candidate->room->is_locked)
 		LockRelease(&tag, ExclusiveLock, false);
-	hash_search(claim->limits, &limit, HASH_ENTER, NULL);
-	return false;
+	return candidate->room->is_locked;
+}
+
+/*
+ * Nothing was claimed, but somebody else is claiming under a limit: wait until
+ * that is done.  The locks of other limits are let go before, for the other may
+ * be waiting for one of them.
+ */
+static void
+claim_wait_for_others(Claim *claim)
+{
+	HASH_SEQ_STATUS status;
+	LimitRoom  *room;
+
+	hash_seq_init(&status, claim->limits);
+	while ((room = hash_seq_search(&status)) != NULL)
+		if (room->is_locked)
+		{
+			LOCKTAG		tag = lock_tag(LOCK_CONCURRENCY, &room->limit);
+
+			LockRelease(&tag, ExclusiveLock, false);
+		}
+	(void) LockAcquire(&claim->contended, ExclusiveLock, false, false);
+	LockRelease(&claim->contended, ExclusiveLock, false);
 }
 
 /* ---------- One queue ---------- */
 
 typedef enum QueueWalkEnd
 {
-	WALK_CLAIMED,
+	WALK_ENOUGH,				/* as many were claimed as are wanted */
 	WALK_LATER,					/* there is a run, but others go first */
 	WALK_NOTHING,
 } QueueWalkEnd;
 
+static bool
+claim_queue_is_paused(Claim *claim, const char *queue)
+{
+	Datum		values[PAUSED_QUEUE_COLUMNS];
+	bool		nulls[PAUSED_QUEUE_COLUMNS];
+
+	return store_fetch(STORE_PAUSED_QUEUE, CStringGetTextDatum(queue), claim->walk.snapshot,
+					   values, nulls);
+}
+
+/* Claim the entry that the walk is at, and has locked. */
+static void
+claim_entry(Claim *claim, Candidate *candidate)
+{
+	const Claimer *claimer = claim->claimer;
+	ClaimedRun *claimed = palloc0(sizeof(ClaimedRun));
+
+	claimed->lease_expires_at = DT_NOEND;
+	if (claimer->worker_token == WORKER_OUTSIDE)
+		claimed->lease_expires_at =
+			timestamp_plus(claim->now, claimer->lease ? claimer->lease :
+						   &candidate->task->lease_duration);
+	run_begin_attempt(&claim->walk, claimer->worker_id, claimer->worker_token,
+					  claimed->lease_expires_at, claim->now, claimed);
+	claim->claimed = lappend(claim->claimed, claimed);
+	if (candidate->room)
+		candidate->room->room--;
+}
+
 /*
- * Walk along a queue and claim the first run that is for us, unless its ord is
- * beyond limit.
+ * Walk along a queue and claim runs that are for us, none whose ord is beyond
+ * limit.
  */
 static QueueWalkEnd
-claim_from_queue(Claim *claim, QueueHead *head, TimestampTz limit, ClaimedRun *claimed)
+claim_from_queue(Claim *claim, QueueHead *head, TimestampTz limit)
 {
 	StoreWalk  *walk = &claim->walk;
 	TimestampTz from = head->begin_there ? head->next : DT_NOBEGIN;
+
+	if (claim_queue_is_paused(claim, head->queue))
+		return WALK_NOTHING;
 
 	store_walk_seek_queue(walk, CStringGetTextDatum(head->queue), from, claim->now);
 	while (store_walk_next(walk))
@@ -275,9 +360,9 @@ claim_from_queue(Claim *claim, QueueHead *head, TimestampTz limit, ClaimedRun *c
 			return WALK_LATER;
 		if (!store_walk_lock(walk))
 			continue;
-		run_begin_attempt(walk, claim->claimer->worker_id, claim->claimer->worker_token,
-						  claim->now, claimed);
-		return WALK_CLAIMED;
+		claim_entry(claim, &candidate);
+		if (list_length(claim->claimed) == claim->max_runs)
+			return WALK_ENOUGH;
 	}
 	return WALK_NOTHING;
 }
@@ -361,81 +446,83 @@ claim_first_head(const Claimer *claimer, TimestampTz *limit)
 	return first;
 }
 
-static bool
-claim_from_heads(Claim *claim, ClaimedRun *claimed)
+static void
+claim_from_heads(Claim *claim)
 {
 	QueueHead  *head;
 	TimestampTz limit;
 
 	while ((head = claim_first_head(claim->claimer, &limit)) != NULL)
-		switch (claim_from_queue(claim, head, limit, claimed))
+		switch (claim_from_queue(claim, head, limit))
 		{
-			case WALK_CLAIMED:
-				return true;
+			case WALK_ENOUGH:
+				return;
 			case WALK_LATER:
 				break;
 			case WALK_NOTHING:
 				claimer_forget_head(claim->claimer, head);
 				break;
 		}
-	return false;
 }
 
-/* Claim from what is remembered, or else from everything. */
-static bool
-claim_try(Claim *claim, ClaimedRun *claimed)
+/* Claim from what is remembered, or, if that gives nothing, from everything. */
+static void
+claim_try(Claim *claim)
 {
 	Claimer    *claimer = claim->claimer;
-	Snapshot	snapshot = store_snapshot();
+	Snapshot	snapshot = store_latest_snapshot();
 	bool		look = claimer->looked_at == 0 ||
 		TimestampDifferenceExceeds(claimer->looked_at, claim->now, LOOK_AGAIN_MS);
-	bool		found;
 
 	store_walk_begin(&claim->walk, STORE_QUEUE_ORDER, snapshot);
 	if (look)
 		claim_look_at_everything(claim);
-	found = claim_from_heads(claim, claimed);
-	if (!found && !look)
+	claim_from_heads(claim);
+	if (claim->claimed == NIL && !look)
 	{
 		claim_look_at_everything(claim);
-		found = claim_from_heads(claim, claimed);
+		claim_from_heads(claim);
 	}
 	store_walk_end(&claim->walk);
 	UnregisterSnapshot(snapshot);
-	return found;
 }
 
 /*
- * Claim one due run whose task has a handler and runs as the claimer's role:
- * raise its attempt and give it to the worker.  False when there is none.  What
- * comes back is in the current context.
+ * Claim due runs that are for the claimer, at most so many: raise their attempts
+ * and give them to the worker.  A list of ClaimedRun, in the current context.
  */
-bool
-claim_next(Claimer *claimer, ClaimedRun *claimed)
+List *
+claim_runs(Claimer *claimer, int max_runs)
 {
-	bool		found;
+	ListCell   *cell;
+	List	   *claimed;
 	bool		try_again;
 
 	store_pin();
 	do
 	{
-		Claim		claim = {.claimer = claimer,.now = GetCurrentTimestamp()};
-		ListCell   *cell;
+		Claim		claim = {
+			.claimer = claimer,
+			.now = GetCurrentTimestamp(),
+			.max_runs = max_runs
+		};
 
-		found = claim_try(&claim, claimed);
+		claim_try(&claim);
+		claimed = claim.claimed;
 		foreach(cell, claim.expired)
-			run_expire(lfirst(cell), false);
+			(void) run_end_unclaimed(lfirst(cell), RUN_EXPIRED, false);
 
 		/* nothing but what others are claiming: see what they leave */
-		try_again = !found && claim.is_contended;
+		try_again = claimed == NIL && claim.is_contended;
 		if (try_again)
 		{
-			(void) LockAcquire(&claim.contended, ExclusiveLock, false, false);
-			LockRelease(&claim.contended, ExclusiveLock, false);
+			claim_wait_for_others(&claim);
 			claimer->looked_at = 0;
 		}
 	} while (try_again);
-	if (found)
-		run_read_payload(claimed);
-	return found;
+	if (claimed != NIL)
+		CommandCounterIncrement();
+	foreach(cell, claimed)
+		run_read_payload(lfirst(cell));
+	return claimed;
 }

@@ -16,14 +16,16 @@ typedef struct Claimer
 {
 	const char *queue;			/* NULL: all */
 	const char *environment;	/* NULL: all that we may see */
-	const char *run_as;
+	const char *run_as;			/* of a worker inside the database */
 	const char *worker_id;
-	int64		worker_token;
+	int64		worker_token;	/* WORKER_OUTSIDE: works tasks without handler */
+	List	   *task_ids;		/* NIL: all */
+	const Interval *lease;		/* of a worker outside; NULL: the task's */
 	MemoryContext context;		/* for what is remembered between claims */
 	TimestampTz looked_at;		/* last look at everything; 0: none yet */
 	List	   *heads;			/* of the queues that may have something due */
 } Claimer;
 
-extern bool claim_next(Claimer *claimer, ClaimedRun *claimed);
+extern List *claim_runs(Claimer *claimer, int max_runs);
 
 #endif							/* TRIGGER_IDEM_CLAIM_H */

@@ -18,14 +18,20 @@
 
 #include "access/xact.h"
 #include "fmgr.h"
+#include "utils/memutils.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/snapmgr.h"
 
 #include "current.h"
+#include "run.h"
+#include "step.h"
 #include "store.h"
 
 static CurrentRun *current = NULL;
+
+/* Nesting level of the (sub)transaction that has entered the current run */
+static int	entered_level = 0;
 
 PG_FUNCTION_INFO_V1(trigger_idem_current_run_id);
 PG_FUNCTION_INFO_V1(trigger_idem_current_attempt);
@@ -51,10 +57,31 @@ current_run_clear(void)
 	current = NULL;
 }
 
-char *
-run_id_text(const pg_uuid_t *run_id)
+/*
+ * A run that an application works becomes current in this session, until the
+ * (sub)transaction ends.
+ */
+void
+current_run_enter(const pg_uuid_t *run_id, int attempt, int steady_attempt,
+				  const char *environment)
 {
-	return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(run_id)));
+	CurrentRun *run = MemoryContextAllocZero(TopTransactionContext, sizeof(CurrentRun));
+
+	run->run_id = *run_id;
+	run->attempt = attempt;
+	run->steady_attempt = steady_attempt;
+	run->environment = MemoryContextStrdup(TopTransactionContext, environment);
+	run->context = TopTransactionContext;
+	run->is_entered = true;
+	entered_level = GetCurrentTransactionNestLevel();
+	current_run_set(run);
+}
+
+static void
+current_run_leave(void)
+{
+	current_run_clear();
+	step_forget_run();
 }
 
 /* TI002: the attempt has lost its run. */
@@ -86,7 +113,7 @@ current_check_fence(void)
 								  values, nulls);
 	else
 	{
-		Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+		Snapshot	snapshot = store_latest_snapshot();
 
 		found = store_fetch(STORE_QUEUE_ENTRY, UUIDPGetDatum(&current->run_id), snapshot,
 							values, nulls);
@@ -109,12 +136,24 @@ current_xact_callback(XactEvent event, void *arg)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("cannot PREPARE a transaction inside a run")));
+	else if (current->is_entered && (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT))
+		current_run_leave();
+}
+
+static void
+current_subxact_callback(SubXactEvent event, SubTransactionId subid, SubTransactionId parent,
+						 void *arg)
+{
+	if (current && current->is_entered && entered_level == GetCurrentTransactionNestLevel() &&
+		(event == SUBXACT_EVENT_COMMIT_SUB || event == SUBXACT_EVENT_ABORT_SUB))
+		current_run_leave();
 }
 
 void
 current_init(void)
 {
 	RegisterXactCallback(current_xact_callback, NULL);
+	RegisterSubXactCallback(current_subxact_callback, NULL);
 }
 
 /* current_run_id() */

@@ -18,6 +18,7 @@ typedef struct CurrentRun
 	int			steady_attempt; /* first after the last failed or dead one */
 	char	   *environment;
 	MemoryContext context;		/* lives as long as the attempt */
+	bool		is_entered;		/* by an application, in this transaction */
 	int			steps_done;
 	int			steps_replayed;
 } CurrentRun;
@@ -26,7 +27,8 @@ extern void current_init(void);
 extern CurrentRun *current_run(void);
 extern void current_run_set(CurrentRun *run);
 extern void current_run_clear(void);
-extern char *run_id_text(const pg_uuid_t *run_id);
+extern void current_run_enter(const pg_uuid_t *run_id, int attempt, int steady_attempt,
+							  const char *environment);
 pg_noreturn extern void current_stale_error(const pg_uuid_t *run_id, int attempt);
 
 #endif							/* TRIGGER_IDEM_CURRENT_H */

@@ -69,3 +69,12 @@ failure_worker_died(void)
 						 "the worker died or was silent for longer than its lease",
 						 NULL, NULL, NULL);
 }
+
+/* What is stored of an attempt that took longer than its task allows */
+Jsonb *
+failure_timed_out(void)
+{
+	return failure_build(unpack_sql_state(ERRCODE_QUERY_CANCELED),
+						 "the attempt took longer than max_duration",
+						 NULL, NULL, NULL);
+}

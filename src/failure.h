@@ -12,5 +12,6 @@
 
 extern Jsonb *failure_from_error(const ErrorData *error);
 extern Jsonb *failure_worker_died(void);
+extern Jsonb *failure_timed_out(void);
 
 #endif							/* TRIGGER_IDEM_FAILURE_H */

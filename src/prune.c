@@ -37,7 +37,8 @@ PG_FUNCTION_INFO_V1(trigger_idem_prune);
 static Statement expired_runs = {
 	.sql = "SELECT e.run_id FROM trigger_idem.queue_entry e "
 	"WHERE e.first_started_at IS NULL"
-	"  AND e.expires_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp() LIMIT $1",
+	"  AND e.expires_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp() "
+	"ORDER BY e.expires_at LIMIT $1",
 	.expected = SPI_OK_SELECT,
 	.argtypes = {INT4OID}
 };
@@ -105,7 +106,7 @@ prune_expire_runs(int batch)
 		run_ids[i] = *DatumGetUUIDP(statement_value(i, 1, NULL));
 	owner_end(&scope);
 	for (uint64 i = 0; i < count; i++)
-		run_expire(&run_ids[i], false);
+		(void) run_end_unclaimed(&run_ids[i], RUN_EXPIRED, false);
 }
 
 static void

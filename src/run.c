@@ -25,6 +25,7 @@
 #include "common/pg_prng.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -36,6 +37,7 @@
 #include "statement.h"
 #include "store.h"
 #include "task.h"
+#include "wake.h"
 #include "worker.h"
 
 static const char *const status_names[RUN_STATUSES] = {
@@ -109,6 +111,22 @@ run_id_first(pg_uuid_t *run_id, TimestampTz time)
 		uuid_set_time(run_id, time);
 }
 
+char *
+run_id_text(const pg_uuid_t *run_id)
+{
+	return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(run_id)));
+}
+
+/* 42704: there is no such run, or the caller may not see it. */
+void
+run_unknown_error(const pg_uuid_t *run_id)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("run %s does not exist", run_id_text(run_id)),
+			 errhint("The view trigger_idem.runs has those that you may see.")));
+}
+
 /* ---------- Status ---------- */
 
 const char *
@@ -163,6 +181,14 @@ run_entry_status(TupleTableSlot *entry, TimestampTz now)
 	return RUN_QUEUED;
 }
 
+/* Was the run of this entry, a row, not started in time? */
+bool
+run_has_expired(const Datum *entry, const bool *nulls)
+{
+	return nulls[ENTRY_FIRST_STARTED_AT - 1] && !nulls[ENTRY_EXPIRES_AT - 1] &&
+		DatumGetTimestampTz(entry[ENTRY_EXPIRES_AT - 1]) <= GetCurrentTimestamp();
+}
+
 /*
  * Find a run's status as snapshot sees it; false when there is no such run.
  * The queue is looked at first: it is small, and what is in it is not final.
@@ -194,21 +220,44 @@ run_find_status(const pg_uuid_t *run_id, Snapshot snapshot, RunStatus *status)
 	return found;
 }
 
+/* ---------- Transitions ---------- */
+
+#define TO(status) (1 << (status))
+
+/* From every status, those that a run may come to next */
+static const bits32 transitions[RUN_STATUSES] = {
+	[RUN_DELAYED] = TO(RUN_QUEUED) | TO(RUN_CANCELED) | TO(RUN_EXPIRED),
+	[RUN_QUEUED] = TO(RUN_EXECUTING) | TO(RUN_CANCELED) | TO(RUN_EXPIRED),
+	[RUN_EXECUTING] = TO(RUN_DELAYED) | TO(RUN_QUEUED) | TO(RUN_WAITING) | TO(RUN_COMPLETED) |
+	TO(RUN_FAILED) | TO(RUN_CRASHED) | TO(RUN_TIMED_OUT) | TO(RUN_CANCELED),
+	[RUN_WAITING] = TO(RUN_DELAYED) | TO(RUN_QUEUED) | TO(RUN_CANCELED),
+};
+
+/* Refuse what is not a transition. */
+static void
+transition_check(RunStatus from, RunStatus to)
+{
+	if ((transitions[from] & TO(to)) == 0)
+		elog(ERROR, "a run cannot become %s when it is %s", status_names[to], status_names[from]);
+}
+
 /* ---------- The start of an attempt ---------- */
 
 /*
  * The transition to executing: give the entry that the walk is at, and has
  * locked, to a worker, and raise its attempt.  The entry moves to the end of
- * the queue, so that no claim walks over it; nobody writes to it again while its
- * worker is alive, so that a handler at a higher isolation level can delete it.
+ * the queue, so that no claim walks over it.  A worker inside the database has a
+ * token, and nobody writes to the entry again while it is alive; one outside has
+ * WORKER_OUTSIDE and a lease.
  */
 void
-run_begin_attempt(StoreWalk *entry, const char *worker_id, int64 worker_token, TimestampTz now,
-				  ClaimedRun *claimed)
+run_begin_attempt(StoreWalk *entry, const char *worker_id, int64 worker_token,
+				  TimestampTz lease_expires_at, TimestampTz now, ClaimedRun *claimed)
 {
 	Datum		values[ENTRY_COLUMNS];
 	bool		nulls[ENTRY_COLUMNS];
 
+	transition_check(run_entry_status(entry->slot, now), RUN_EXECUTING);
 	slot_getallattrs(entry->slot);
 	memcpy(values, entry->slot->tts_values, sizeof(values));
 	memcpy(nulls, entry->slot->tts_isnull, sizeof(nulls));
@@ -224,6 +273,8 @@ run_begin_attempt(StoreWalk *entry, const char *worker_id, int64 worker_token, T
 	SET(ENTRY_WORKER_ID, CStringGetTextDatum(worker_id));
 	SET(ENTRY_WORKER_TOKEN, Int64GetDatum(worker_token));
 	SET(ENTRY_STARTED_AT, TimestampTzGetDatum(now));
+	if (!TIMESTAMP_NOT_FINITE(lease_expires_at))
+		SET(ENTRY_LEASE_EXPIRES_AT, TimestampTzGetDatum(lease_expires_at));
 	if (nulls[ENTRY_FIRST_STARTED_AT - 1])
 		SET(ENTRY_FIRST_STARTED_AT, TimestampTzGetDatum(now));
 	SET(ENTRY_ORD, TimestampTzGetDatum(DT_NOEND));
@@ -235,7 +286,7 @@ run_begin_attempt(StoreWalk *entry, const char *worker_id, int64 worker_token, T
 void
 run_read_payload(ClaimedRun *claimed)
 {
-	Snapshot	snapshot = store_snapshot();
+	Snapshot	snapshot = store_latest_snapshot();
 	Datum		values[RUN_COLUMNS];
 	bool		nulls[RUN_COLUMNS];
 
@@ -249,25 +300,39 @@ run_read_payload(ClaimedRun *claimed)
 
 /* ---------- The end of an attempt ---------- */
 
-#define LOCK_ENTRY \
-	"SELECT e.task_id, e.failures, e.max_attempts, e.priority, e.worker_id, e.started_at," \
-	"  e.first_started_at " \
-	"FROM trigger_idem.queue_entry e " \
-	"WHERE e.run_id OPERATOR(pg_catalog.=) $1 AND e.attempt OPERATOR(pg_catalog.=) $2" \
-	"  AND e.worker_id IS NOT NULL FOR UPDATE"
+#define ENTRY_SELECT \
+	"SELECT e.task_id, e.attempt, e.failures, e.max_attempts, e.priority, e.worker_id," \
+	"  e.started_at, e.first_started_at, e.expires_at, e.queue " \
+	"FROM trigger_idem.queue_entry e WHERE e.run_id OPERATOR(pg_catalog.=) $1"
+
+#define OF_ATTEMPT \
+	" AND e.attempt OPERATOR(pg_catalog.=) $2 AND e.worker_token IS NOT NULL"
 
 /* For the worker that owns the attempt */
 static Statement lock_entry = {
-	.sql = LOCK_ENTRY,
+	.sql = ENTRY_SELECT OF_ATTEMPT " FOR UPDATE",
 	.expected = SPI_OK_SELECT,
 	.argtypes = {UUIDOID, INT4OID}
 };
 
 /* For whoever takes it away: never waits for a worker that is committing */
 static Statement lock_entry_unless_locked = {
-	.sql = LOCK_ENTRY " SKIP LOCKED",
+	.sql = ENTRY_SELECT OF_ATTEMPT " FOR UPDATE SKIP LOCKED",
 	.expected = SPI_OK_SELECT,
 	.argtypes = {UUIDOID, INT4OID}
+};
+
+/* For whoever ends a run that nobody works */
+static Statement lock_unclaimed = {
+	.sql = ENTRY_SELECT " AND e.worker_token IS NULL FOR UPDATE",
+	.expected = SPI_OK_SELECT,
+	.argtypes = {UUIDOID}
+};
+
+static Statement lock_unclaimed_unless_locked = {
+	.sql = ENTRY_SELECT " AND e.worker_token IS NULL FOR UPDATE SKIP LOCKED",
+	.expected = SPI_OK_SELECT,
+	.argtypes = {UUIDOID}
 };
 
 static Statement insert_attempt = {
@@ -278,10 +343,13 @@ static Statement insert_attempt = {
 	INT4OID, JSONBOID}
 };
 
+/* $4: failures, which are more than before if the attempt counts */
 static Statement requeue_entry = {
-	.sql = "UPDATE trigger_idem.queue_entry SET ord = $2, visible_from = $3, failures = $4,"
-	"  steady_attempt = attempt OPERATOR(pg_catalog.+) 1, worker_id = NULL, worker_token = NULL,"
-	"  started_at = NULL "
+	.sql = "UPDATE trigger_idem.queue_entry SET ord = $2, visible_from = $3,"
+	"  steady_attempt = CASE WHEN failures OPERATOR(pg_catalog.<) $4"
+	"    THEN attempt OPERATOR(pg_catalog.+) 1 ELSE steady_attempt END,"
+	"  failures = $4, worker_id = NULL, worker_token = NULL, started_at = NULL,"
+	"  lease_expires_at = NULL "
 	"WHERE run_id OPERATOR(pg_catalog.=) $1",
 	.expected = SPI_OK_UPDATE,
 	.argtypes = {UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID}
@@ -324,24 +392,54 @@ static Statement release_key = {
 	.argtypes = {UUIDOID, UUIDOID}
 };
 
-static const char *const attempt_statuses[] = {
-	[ATTEMPT_COMPLETED] = "completed",
-	[ATTEMPT_FAILED] = "failed",
-	[ATTEMPT_ABORTED] = "failed",
-	[ATTEMPT_CRASHED] = "crashed",
+/* What an end is called in the table of attempts, and makes of the run */
+static const struct
+{
+	const char *attempt_status;
+	RunStatus	run_status;		/* unless the run is tried again */
+	bool		counts;			/* among the failures */
+}			ends[] = {
+	[ATTEMPT_COMPLETED] = {"completed", RUN_COMPLETED, false},
+	[ATTEMPT_FAILED] = {"failed", RUN_FAILED, true},
+	[ATTEMPT_ABORTED] = {"failed", RUN_FAILED, true},
+	[ATTEMPT_CRASHED] = {"crashed", RUN_CRASHED, true},
+	[ATTEMPT_TIMED_OUT] = {"timed_out", RUN_TIMED_OUT, true},
+	[ATTEMPT_CANCELED] = {"canceled", RUN_CANCELED, false},
+	[ATTEMPT_RELEASED] = {"released", RUN_QUEUED, false},
 };
 
 /* What is known of a locked entry */
 typedef struct Entry
 {
 	const Task *task;			/* or NULL */
+	int			attempt;
 	int			failures;
 	int			max_attempts;
 	int			priority;
 	Datum		worker_id;
 	Datum		started_at;
 	NullableDatum first_started_at;
+	NullableDatum expires_at;
+	Datum		queue;
 } Entry;
+
+/* Read the row that one of the statements that lock has found. */
+static void
+entry_read(Entry *entry)
+{
+	bool		isnull;
+
+	entry->task = task_find(TextDatumGetCString(statement_value(0, 1, NULL)));
+	entry->attempt = DatumGetInt32(statement_value(0, 2, NULL));
+	entry->failures = DatumGetInt32(statement_value(0, 3, NULL));
+	entry->max_attempts = DatumGetInt32(statement_value(0, 4, NULL));
+	entry->priority = DatumGetInt32(statement_value(0, 5, NULL));
+	entry->worker_id = statement_value(0, 6, &isnull);
+	entry->started_at = statement_value(0, 7, &isnull);
+	entry->first_started_at.value = statement_value(0, 8, &entry->first_started_at.isnull);
+	entry->expires_at.value = statement_value(0, 9, &entry->expires_at.isnull);
+	entry->queue = statement_value(0, 10, &isnull);
+}
 
 /*
  * How long to wait before the next attempt: the task's minimum, times its
@@ -363,21 +461,51 @@ backoff_ms(const Task *task, int failures)
 	return (int64) ms;
 }
 
-/* Back into the queue: executing -> queued or delayed */
+/* Decide what becomes of the run of an attempt that has so many failures before. */
 static void
-entry_requeue(const pg_uuid_t *run_id, const Entry *entry, TimestampTz visible_from)
+outcome_decide(const Task *task, int failures, int max_attempts, const AttemptResult *result,
+			   RunOutcome *outcome)
+{
+	bool		may_retry = result->end == ATTEMPT_FAILED || result->end == ATTEMPT_CRASHED;
+	int64		wait_ms = 0;
+
+	outcome->status = ends[result->end].run_status;
+	outcome->visible_from = GetCurrentTimestamp();
+	if (result->end != ATTEMPT_RELEASED && !(may_retry && failures + 1 < max_attempts))
+		return;
+
+	if (result->retry_after_ms >= 0)
+		wait_ms = result->retry_after_ms;
+	else if (result->end == ATTEMPT_FAILED)
+		wait_ms = backoff_ms(task, failures + 1);
+	outcome->status = wait_ms > 0 ? RUN_DELAYED : RUN_QUEUED;
+	outcome->visible_from = TimestampTzPlusMilliseconds(outcome->visible_from, wait_ms);
+}
+
+/* The same for whoever wants to know before it is done; entry is a row. */
+void
+run_judge(const Datum *entry, const AttemptResult *result, RunOutcome *outcome)
+{
+	outcome_decide(task_find(TextDatumGetCString(entry[ENTRY_TASK_ID - 1])),
+				   DatumGetInt32(entry[ENTRY_FAILURES - 1]),
+				   DatumGetInt32(entry[ENTRY_MAX_ATTEMPTS - 1]), result, outcome);
+}
+
+/* Back into the queue */
+static void
+entry_requeue(const pg_uuid_t *run_id, const Entry *entry, int failures, TimestampTz visible_from)
 {
 	Datum		values[4] = {UUIDPGetDatum(run_id)};
 
 	values[1] = TimestampTzGetDatum(visible_from - entry->priority * USECS_PER_SEC);
 	values[2] = TimestampTzGetDatum(visible_from);
-	values[3] = Int32GetDatum(entry->failures);
+	values[3] = Int32GetDatum(failures);
 	statement_run(&requeue_entry, values, NULL);
 }
 
 /* Out of the queue, to a final state */
 static void
-run_finish(const pg_uuid_t *run_id, int attempt, const Entry *entry, RunStatus status,
+run_finish(const pg_uuid_t *run_id, const Entry *entry, RunStatus status,
 		   const AttemptResult *result, TimestampTz now)
 {
 	Datum		values[7] = {UUIDPGetDatum(run_id)};
@@ -389,7 +517,7 @@ run_finish(const pg_uuid_t *run_id, int attempt, const Entry *entry, RunStatus s
 	statement_run(&delete_entry, values, NULL);
 
 	values[1] = CStringGetTextDatum(run_status_name(status));
-	values[2] = Int32GetDatum(attempt);
+	values[2] = Int32GetDatum(entry->attempt);
 	values[3] = entry->first_started_at.value;
 	nulls[3] = entry->first_started_at.isnull ? 'n' : ' ';
 	values[4] = TimestampTzGetDatum(now);
@@ -413,13 +541,13 @@ run_finish(const pg_uuid_t *run_id, int attempt, const Entry *entry, RunStatus s
 }
 
 static void
-attempt_record(const pg_uuid_t *run_id, int attempt, const Entry *entry,
-			   const AttemptResult *result, TimestampTz now)
+attempt_record(const pg_uuid_t *run_id, const Entry *entry, const AttemptResult *result,
+			   TimestampTz now)
 {
-	Datum		values[9] = {UUIDPGetDatum(run_id), Int32GetDatum(attempt)};
+	Datum		values[9] = {UUIDPGetDatum(run_id), Int32GetDatum(entry->attempt)};
 	char		nulls[9] = {' ', ' ', ' ', ' ', ' ', ' ', ' ', ' ', ' '};
 
-	values[2] = CStringGetTextDatum(attempt_statuses[result->end]);
+	values[2] = CStringGetTextDatum(ends[result->end].attempt_status);
 	values[3] = entry->worker_id;
 	values[4] = entry->started_at;
 	values[5] = TimestampTzGetDatum(now);
@@ -431,111 +559,118 @@ attempt_record(const pg_uuid_t *run_id, int attempt, const Entry *entry,
 	statement_run(&insert_attempt, values, nulls);
 }
 
-/* Decide what becomes of the run of a locked entry, and do it. */
-static void
-attempt_settle(const pg_uuid_t *run_id, int attempt, Entry *entry, const AttemptResult *result)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz visible_from = now;
-
-	attempt_record(run_id, attempt, entry, result, now);
-	if (result->end == ATTEMPT_COMPLETED)
-	{
-		run_finish(run_id, attempt, entry, RUN_COMPLETED, result, now);
-		return;
-	}
-
-	entry->failures++;
-	if (result->end == ATTEMPT_ABORTED || entry->failures >= entry->max_attempts)
-	{
-		run_finish(run_id, attempt, entry,
-				   result->end == ATTEMPT_CRASHED ? RUN_CRASHED : RUN_FAILED, result, now);
-		return;
-	}
-	if (result->end == ATTEMPT_FAILED)
-		visible_from = TimestampTzPlusMilliseconds(now, backoff_ms(entry->task, entry->failures));
-	entry_requeue(run_id, entry, visible_from);
-}
-
 static bool
-end_attempt(Statement *lock, const pg_uuid_t *run_id, int attempt, const AttemptResult *result)
+end_attempt(Statement *lock, const pg_uuid_t *run_id, int attempt, const AttemptResult *result,
+			const RunOutcome *decided)
 {
 	OwnerScope	scope;
 	Datum		values[2] = {UUIDPGetDatum(run_id), Int32GetDatum(attempt)};
 	bool		owned;
 
 	owner_begin(&scope);
+	scope_see_latest(&scope);
 	owned = statement_run(lock, values, NULL) == 1;
 	if (owned)
 	{
+		TimestampTz now = GetCurrentTimestamp();
+		RunOutcome	outcome;
 		Entry		entry;
-		char	   *task_id = TextDatumGetCString(statement_value(0, 1, NULL));
 
-		entry.failures = DatumGetInt32(statement_value(0, 2, NULL));
-		entry.max_attempts = DatumGetInt32(statement_value(0, 3, NULL));
-		entry.priority = DatumGetInt32(statement_value(0, 4, NULL));
-		entry.worker_id = statement_value(0, 5, NULL);
-		entry.started_at = statement_value(0, 6, NULL);
-		entry.first_started_at.value = statement_value(0, 7, &entry.first_started_at.isnull);
-		entry.task = task_find(task_id);
-		attempt_settle(run_id, attempt, &entry, result);
+		entry_read(&entry);
+		if (decided)
+			outcome = *decided;
+		else
+			outcome_decide(entry.task, entry.failures, entry.max_attempts, result, &outcome);
+		transition_check(RUN_EXECUTING, outcome.status);
+		attempt_record(run_id, &entry, result, now);
+		if (RUN_STATUS_IS_FINAL(outcome.status))
+			run_finish(run_id, &entry, outcome.status, result, now);
+		else
+		{
+			entry_requeue(run_id, &entry, entry.failures + (ends[result->end].counts ? 1 : 0),
+						  outcome.visible_from);
+			if (outcome.status == RUN_QUEUED)
+				wake_queue(TextDatumGetCString(entry.queue));
+		}
 	}
 	owner_end(&scope);
 	return owned;
 }
 
 /*
- * End an attempt, for the worker that executes it: the run is completed, goes
- * back into the queue, or fails for good.  False, and nothing is changed, when
- * the attempt no longer owns the run.
+ * End an attempt, for the worker that executes it: the run becomes final or goes
+ * back into the queue, as it was decided before, or else is now.  False, and
+ * nothing is changed, when the attempt no longer owns the run.
  */
 bool
-run_end_attempt(const pg_uuid_t *run_id, int attempt, const AttemptResult *result)
+run_end_attempt(const pg_uuid_t *run_id, int attempt, const AttemptResult *result,
+				const RunOutcome *outcome)
 {
-	return end_attempt(&lock_entry, run_id, attempt, result);
+	return end_attempt(&lock_entry, run_id, attempt, result, outcome);
 }
 
-/* ---------- Runs that were not started in time ---------- */
+/*
+ * The same for somebody else.  False, too, when the entry is locked: its worker
+ * may just be committing.
+ */
+bool
+run_take_away(const pg_uuid_t *run_id, int attempt, const AttemptResult *result)
+{
+	return end_attempt(&lock_entry_unless_locked, run_id, attempt, result, NULL);
+}
 
-#define LOCK_EXPIRED_ENTRY \
-	"SELECT e.task_id, e.expires_at FROM trigger_idem.queue_entry e " \
-	"WHERE e.run_id OPERATOR(pg_catalog.=) $1 AND e.first_started_at IS NULL" \
-	"  AND e.expires_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp() FOR UPDATE"
-
-static Statement lock_expired_entry = {
-	.sql = LOCK_EXPIRED_ENTRY,
+static Statement find_key = {
+	.sql = "SELECT FROM trigger_idem.idempotency_key k JOIN trigger_idem.run r"
+	"  ON k.key_id OPERATOR(pg_catalog.=) r.key_id AND k.run_id OPERATOR(pg_catalog.=) r.run_id "
+	"WHERE r.run_id OPERATOR(pg_catalog.=) $1",
 	.expected = SPI_OK_SELECT,
 	.argtypes = {UUIDOID}
 };
 
-static Statement lock_expired_entry_unless_locked = {
-	.sql = LOCK_EXPIRED_ENTRY " SKIP LOCKED",
+static Statement lock_key_unless_locked = {
+	.sql = "SELECT FROM trigger_idem.idempotency_key k JOIN trigger_idem.run r"
+	"  ON k.key_id OPERATOR(pg_catalog.=) r.key_id AND k.run_id OPERATOR(pg_catalog.=) r.run_id "
+	"WHERE r.run_id OPERATOR(pg_catalog.=) $1 FOR UPDATE OF k SKIP LOCKED",
 	.expected = SPI_OK_SELECT,
 	.argtypes = {UUIDOID}
 };
 
 /*
- * queued or delayed -> expired, if that is so and nobody was faster; whether to
- * wait for somebody who is about to be is the caller's to say.
+ * End a run that nobody works: it is canceled, or it has expired.  False when
+ * there is no such run; one that somebody has locked, itself or its key, is
+ * waited for, or not.
  */
-void
-run_expire(const pg_uuid_t *run_id, bool wait)
+bool
+run_end_unclaimed(const pg_uuid_t *run_id, RunStatus status, bool wait)
 {
+	static const AttemptResult nothing = {.output = NULL};
 	OwnerScope	scope;
 	Datum		values[1] = {UUIDPGetDatum(run_id)};
+	TimestampTz now = GetCurrentTimestamp();
+	bool		ended = false;
 
 	owner_begin(&scope);
-	if (statement_run(wait ? &lock_expired_entry : &lock_expired_entry_unless_locked, values,
-					  NULL) == 1)
+	scope_see_latest(&scope);
+	if (statement_run(wait ? &lock_unclaimed : &lock_unclaimed_unless_locked, values, NULL) == 1)
 	{
-		const AttemptResult nothing = {.output = NULL};
-		Entry		entry = {.first_started_at.isnull = true};
-		TimestampTz expires_at = DatumGetTimestampTz(statement_value(0, 2, NULL));
+		Entry		entry;
+		bool		has_expired;
 
-		entry.task = task_find(TextDatumGetCString(statement_value(0, 1, NULL)));
-		run_finish(run_id, 0, &entry, RUN_EXPIRED, &nothing, expires_at);
+		entry_read(&entry);
+		has_expired = entry.first_started_at.isnull && !entry.expires_at.isnull &&
+			DatumGetTimestampTz(entry.expires_at.value) <= now;
+		ended = (status == RUN_EXPIRED) == has_expired &&
+			(wait || statement_run(&lock_key_unless_locked, values, NULL) ==
+			 statement_run(&find_key, values, NULL));
+		if (ended)
+		{
+			transition_check(RUN_QUEUED, status);
+			run_finish(run_id, &entry, status, &nothing,
+					   has_expired ? DatumGetTimestampTz(entry.expires_at.value) : now);
+		}
 	}
 	owner_end(&scope);
+	return ended;
 }
 
 /* ---------- Dead workers ---------- */
@@ -545,6 +680,8 @@ typedef struct Executing
 	pg_uuid_t	run_id;
 	int			attempt;
 	int64		token;
+	TimestampTz started_at;
+	TimestampTz lease_expires_at;	/* of a worker outside */
 	char	   *task_id;
 } Executing;
 
@@ -553,20 +690,26 @@ static List *
 executing_list(void)
 {
 	List	   *list = NIL;
-	Snapshot	snapshot = store_snapshot();
+	Snapshot	snapshot = store_latest_snapshot();
 	StoreWalk	walk;
-	bool		isnull;
 
 	store_walk_begin(&walk, STORE_EXECUTING, snapshot);
 	store_walk_seek_all(&walk);
 	while (store_walk_next(&walk))
 	{
 		Executing  *executing = palloc(sizeof(Executing));
+		bool		isnull;
+		Datum		lease;
 
-		executing->run_id = *DatumGetUUIDP(slot_getattr(walk.slot, ENTRY_RUN_ID, &isnull));
-		executing->attempt = DatumGetInt32(slot_getattr(walk.slot, ENTRY_ATTEMPT, &isnull));
-		executing->token = DatumGetInt64(slot_getattr(walk.slot, ENTRY_WORKER_TOKEN, &isnull));
-		executing->task_id = TextDatumGetCString(slot_getattr(walk.slot, ENTRY_TASK_ID, &isnull));
+#define COLUMN(column) slot_getattr(walk.slot, (column), &isnull)
+		executing->run_id = *DatumGetUUIDP(COLUMN(ENTRY_RUN_ID));
+		executing->attempt = DatumGetInt32(COLUMN(ENTRY_ATTEMPT));
+		executing->token = DatumGetInt64(COLUMN(ENTRY_WORKER_TOKEN));
+		executing->started_at = DatumGetTimestampTz(COLUMN(ENTRY_STARTED_AT));
+		executing->task_id = TextDatumGetCString(COLUMN(ENTRY_TASK_ID));
+		lease = COLUMN(ENTRY_LEASE_EXPIRES_AT);
+		executing->lease_expires_at = isnull ? DT_NOEND : DatumGetTimestampTz(lease);
+#undef COLUMN
 		list = lappend(list, executing);
 	}
 	store_walk_end(&walk);
@@ -583,28 +726,52 @@ run_lease_ms(const char *task_id)
 	return task ? interval_to_ms(&task->lease_duration) : 30 * 1000;
 }
 
+/* Has an attempt to be ended by somebody else?  How, is in result. */
+static bool
+executing_is_over(const Executing *executing, AttemptResult *result)
+{
+	const Task *task = task_find(executing->task_id);
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (executing->token != WORKER_OUTSIDE)
+	{
+		if (worker_is_alive(executing->token, run_lease_ms(executing->task_id)))
+			return false;
+	}
+	else if (task && task->max_duration &&
+			 timestamp_plus(executing->started_at, task->max_duration) <= now)
+	{
+		result->end = ATTEMPT_TIMED_OUT;
+		result->error = failure_timed_out();
+		return true;
+	}
+	else if (executing->lease_expires_at > now)
+		return false;
+	result->end = ATTEMPT_CRASHED;
+	result->error = failure_worker_died();
+	return true;
+}
+
 /*
  * Look at every attempt that is executing, and end those whose worker is gone
- * or was silent for longer than the task's lease.  Returns how many runs were
- * taken away from their workers.
+ * or was silent for longer than its lease.  Workers inside the database see to
+ * max_duration themselves.  Returns how many runs were taken away from their
+ * workers.
  */
 int
 run_take_over_dead(void)
 {
-	AttemptResult crashed = {.end = ATTEMPT_CRASHED,.steps_done = -1};
 	int			taken = 0;
 	ListCell   *cell;
 
 	foreach(cell, executing_list())
 	{
 		Executing  *executing = lfirst(cell);
+		AttemptResult result = {.steps_done = -1,.retry_after_ms = -1};
 
 		CHECK_FOR_INTERRUPTS();
-		if (worker_is_alive(executing->token, run_lease_ms(executing->task_id)))
-			continue;
-		crashed.error = failure_worker_died();
-		taken += end_attempt(&lock_entry_unless_locked, &executing->run_id,
-							 executing->attempt, &crashed);
+		if (executing_is_over(executing, &result))
+			taken += run_take_away(&executing->run_id, executing->attempt, &result);
 	}
 	return taken;
 }

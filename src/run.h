@@ -10,6 +10,7 @@
 
 #include "utils/jsonb.h"
 
+#include "compat.h"
 #include "store.h"
 #include "trigger_idem.h"
 
@@ -39,6 +40,7 @@ typedef struct ClaimedRun
 	int			steady_attempt;
 	char	   *environment;
 	char	   *task_id;
+	TimestampTz lease_expires_at;	/* of a worker outside */
 	Datum		payload;
 	bool		payload_isnull;
 } ClaimedRun;
@@ -50,6 +52,9 @@ typedef enum AttemptEnd
 	ATTEMPT_FAILED,				/* an error; retried while attempts are left */
 	ATTEMPT_ABORTED,			/* an error that must not be retried */
 	ATTEMPT_CRASHED,			/* its worker is gone */
+	ATTEMPT_TIMED_OUT,			/* it took longer than max_duration */
+	ATTEMPT_CANCELED,
+	ATTEMPT_RELEASED,			/* given back; it does not count */
 } AttemptEnd;
 
 typedef struct AttemptResult
@@ -59,7 +64,16 @@ typedef struct AttemptResult
 	Jsonb	   *error;			/* or NULL */
 	int			steps_done;		/* -1: not known */
 	int			steps_replayed;
+	int64		retry_after_ms; /* of a failed or released one; -1: as the
+								 * task says */
 } AttemptResult;
+
+/* What becomes of the run of an attempt that has ended */
+typedef struct RunOutcome
+{
+	RunStatus	status;
+	TimestampTz visible_from;	/* if it goes back into the queue */
+} RunOutcome;
 
 extern void run_id_generate(pg_uuid_t *run_id, TimestampTz now);
 extern void run_id_first(pg_uuid_t *run_id, TimestampTz time);
@@ -68,13 +82,20 @@ extern Oid	run_status_oid(RunStatus status);
 extern RunStatus run_status_from_oid(Oid oid);
 extern bool run_status_parse(const char *name, RunStatus *status);
 extern RunStatus run_entry_status(TupleTableSlot *entry, TimestampTz now);
+extern bool run_has_expired(const Datum *entry, const bool *nulls);
 extern bool run_find_status(const pg_uuid_t *run_id, Snapshot snapshot, RunStatus *status);
 
 extern void run_begin_attempt(StoreWalk *entry, const char *worker_id, int64 worker_token,
-							  TimestampTz now, ClaimedRun *claimed);
+							  TimestampTz lease_expires_at, TimestampTz now,
+							  ClaimedRun *claimed);
 extern void run_read_payload(ClaimedRun *claimed);
-extern bool run_end_attempt(const pg_uuid_t *run_id, int attempt, const AttemptResult *result);
-extern void run_expire(const pg_uuid_t *run_id, bool wait);
+extern char *run_id_text(const pg_uuid_t *run_id);
+pg_noreturn extern void run_unknown_error(const pg_uuid_t *run_id);
+extern void run_judge(const Datum *entry, const AttemptResult *result, RunOutcome *outcome);
+extern bool run_end_attempt(const pg_uuid_t *run_id, int attempt, const AttemptResult *result,
+							const RunOutcome *outcome);
+extern bool run_take_away(const pg_uuid_t *run_id, int attempt, const AttemptResult *result);
+extern bool run_end_unclaimed(const pg_uuid_t *run_id, RunStatus status, bool wait);
 extern int64 run_lease_ms(const char *task_id);
 extern int	run_take_over_dead(void);
 

@@ -33,7 +33,8 @@ CREATE TABLE trigger_idem.run (
 -- The queue: one row for every unfinished run, deleted when it is final.
 -- Ordered by ord, the time the run is visible from less its priority in seconds;
 -- infinity while an attempt executes, so that claims do not walk over those.
--- What has not started by expires_at will not start any more.
+-- What has not started by expires_at will not start any more.  A worker that is
+-- a session of this server has a token, one outside has 0 and a lease.
 CREATE TABLE trigger_idem.queue_entry (
 	run_id uuid NOT NULL,
 	ord timestamptz NOT NULL,
@@ -41,7 +42,9 @@ CREATE TABLE trigger_idem.queue_entry (
 	expires_at timestamptz,
 	started_at timestamptz,
 	first_started_at timestamptz,
+	lease_expires_at timestamptz,
 	worker_token bigint,
+	parent_run_id uuid,
 	attempt int NOT NULL,
 	failures int NOT NULL,
 	steady_attempt int NOT NULL,
@@ -61,6 +64,10 @@ CREATE INDEX queue_entry_queue_ord_idx ON trigger_idem.queue_entry (queue, ord);
 -- those that share a concurrency limit.
 CREATE INDEX queue_entry_executing_idx ON trigger_idem.queue_entry (environment, task_id, concurrency_key)
 	WHERE worker_token IS NOT NULL;
+
+-- Unfinished children of a run.
+CREATE INDEX queue_entry_parent_idx ON trigger_idem.queue_entry (parent_run_id)
+	WHERE parent_run_id IS NOT NULL;
 
 -- Attempts that have ended; the one executing is in the queue entry.
 CREATE TABLE trigger_idem.attempt (

@@ -16,6 +16,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -26,11 +27,16 @@
 #include "statement.h"
 #include "store.h"
 
+/* Do the statements of this scope see what is committed now? */
+static bool see_latest = false;
+
 void
 owner_begin(OwnerScope *scope)
 {
 	Oid			owner;
 
+	scope->see_latest = see_latest;
+	see_latest = false;
 	store_pin();
 	owner = store_owner();
 	scope->caller = CurrentMemoryContext;
@@ -53,6 +59,18 @@ owner_end(OwnerScope *scope)
 		elog(ERROR, "SPI_finish failed");
 	if (scope->pushed_snapshot)
 		PopActiveSnapshot();
+	see_latest = scope->see_latest;
+}
+
+/*
+ * Have the statements of this scope see what is committed now, at every isolation
+ * level: as foreign keys do it, for what must not fail because a heartbeat came
+ * after the transaction's snapshot.
+ */
+void
+scope_see_latest(OwnerScope *scope)
+{
+	see_latest = IsolationUsesXactSnapshot();
 }
 
 static void
@@ -79,7 +97,16 @@ statement_run(Statement *statement, Datum *values, const char *nulls)
 
 	if (statement->plan == NULL)
 		statement_prepare(statement);
-	result = SPI_execute_plan(statement->plan, values, nulls, false, 0);
+	if (see_latest)
+	{
+		Snapshot	latest = RegisterSnapshot(GetLatestSnapshot());
+
+		result = SPI_execute_snapshot(statement->plan, values, nulls, latest, InvalidSnapshot,
+									  false, true, 0);
+		UnregisterSnapshot(latest);
+	}
+	else
+		result = SPI_execute_plan(statement->plan, values, nulls, false, 0);
 	if (result != statement->expected)
 		elog(ERROR, "unexpected result %s of \"%s\"",
 			 SPI_result_code_string(result), statement->sql);

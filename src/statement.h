@@ -32,11 +32,13 @@ typedef struct OwnerScope
 	int			security_context;
 	int			path;
 	bool		pushed_snapshot;
+	bool		see_latest;		/* of the scope around it, while one is open */
 	MemoryContext caller;
 } OwnerScope;
 
 extern void owner_begin(OwnerScope *scope);
 extern void owner_end(OwnerScope *scope);
+extern void scope_see_latest(OwnerScope *scope);
 extern uint64 statement_run(Statement *statement, Datum *values, const char *nulls);
 extern Datum statement_value(uint64 row, int column, bool *isnull);
 extern char *statement_text(OwnerScope *scope, uint64 row, int column);

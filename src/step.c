@@ -98,13 +98,20 @@ PG_FUNCTION_INFO_V1(trigger_idem_run_once_local_only);
 
 /* ---------- Memos of the current run ---------- */
 
-/* The run is no longer current; its memory context is about to go. */
+/* Read the memos anew when they are needed next. */
 void
-step_forget_run(void)
+step_forget_memos(void)
 {
 	memos = NULL;
 	pending = NULL;
 	pending_count = pending_size = 0;
+}
+
+/* The run is no longer current; its memory context is about to go. */
+void
+step_forget_run(void)
+{
+	step_forget_memos();
 	innermost = NULL;
 }
 
@@ -133,7 +140,8 @@ memos_load(CurrentRun *run)
 	bool		found;
 
 	table = hash_create("trigger_idem memos", 64, &info, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	if (run->attempt == 1)
+	/* an application may have committed some in this attempt */
+	if (run->attempt == 1 && !run->is_entered)
 	{
 		memos = table;
 		return;
@@ -247,6 +255,21 @@ step_parent(bool is_global)
 	return parent;
 }
 
+/* The idempotency key of a step of a run; parent is the step around it, or NULL. */
+void
+step_key(const pg_uuid_t *run_id, const char *environment, const Key *parent, text *key,
+		 Key *result)
+{
+	KeyMaterial material;
+
+	key_material_begin(&material, STEP_DOMAIN);
+	key_material_cstring(&material, environment);
+	key_material_bytes(&material, run_id->data, UUID_LEN);
+	key_material_bytes(&material, parent ? parent->bytes : NULL, parent ? KEY_BYTES : 0);
+	key_material_text(&material, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
+	key_material_hash(&material, result);
+}
+
 static void
 step_identify(Step *step, text *key, bool is_global)
 {
@@ -256,20 +279,17 @@ step_identify(Step *step, text *key, bool is_global)
 	step->key = key;
 	step->is_global = is_global;
 	step->parent = step_parent(is_global);
-	if (is_global)
-	{
-		step->environment = environment_choose(NULL);
-		key_material_begin(&material, GLOBAL_STEP_DOMAIN);
-		key_material_cstring(&material, step->environment);
-		key_material_cstring(&material, GetUserNameFromId(GetUserId(), false));
-	}
-	else
+	if (!is_global)
 	{
 		step->environment = run->environment;
-		key_material_begin(&material, STEP_DOMAIN);
-		key_material_cstring(&material, step->environment);
-		key_material_bytes(&material, run->run_id.data, UUID_LEN);
+		step_key(&run->run_id, run->environment, step->parent ? &step->parent->id : NULL, key,
+				 &step->id);
+		return;
 	}
+	step->environment = environment_choose(NULL);
+	key_material_begin(&material, GLOBAL_STEP_DOMAIN);
+	key_material_cstring(&material, step->environment);
+	key_material_cstring(&material, GetUserNameFromId(GetUserId(), false));
 	key_material_bytes(&material, step->parent ? step->parent->id.bytes : NULL,
 					   step->parent ? KEY_BYTES : 0);
 	key_material_text(&material, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));

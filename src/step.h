@@ -8,7 +8,12 @@
 #ifndef TRIGGER_IDEM_STEP_H
 #define TRIGGER_IDEM_STEP_H
 
+#include "key.h"
+
 extern void step_init(void);
+extern void step_forget_memos(void);
+extern void step_key(const pg_uuid_t *run_id, const char *environment, const Key *parent, text *key,
+					 Key *result);
 extern void step_forget_run(void);
 
 #endif							/* TRIGGER_IDEM_STEP_H */

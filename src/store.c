@@ -61,11 +61,18 @@ static const StoreTableInfo tables[STORE_TABLES] = {
 	[STORE_QUEUE_ENTRY] = {"queue_entry", "queue_entry_pkey", F_UUID_EQ, ENTRY_COLUMNS},
 	[STORE_STEP] = {"step", "step_pkey", F_UUID_EQ, STEP_COLUMNS},
 	[STORE_GLOBAL_STEP] = {"global_step", "global_step_pkey", F_BYTEAEQ, GLOBAL_STEP_COLUMNS},
+	[STORE_PAUSED_QUEUE] = {"paused_queue", "paused_queue_pkey", F_TEXTEQ, PAUSED_QUEUE_COLUMNS},
 };
 
-static const char *const index_names[STORE_INDEXES] = {
-	[STORE_QUEUE_ORDER] = "queue_entry_queue_ord_idx",
-	[STORE_EXECUTING] = "queue_entry_executing_idx",
+static const struct
+{
+	const char *name;
+	int			wanted;			/* column that is not null in what it has; 0:
+								 * has all */
+}			indexes[STORE_INDEXES] = {
+	[STORE_QUEUE_ORDER] = {"queue_entry_queue_ord_idx", 0},
+	[STORE_EXECUTING] = {"queue_entry_executing_idx", ENTRY_WORKER_TOKEN},
+	[STORE_CHILDREN] = {"queue_entry_parent_idx", ENTRY_PARENT_RUN_ID},
 };
 
 /* What is remembered of the catalogs */
@@ -142,7 +149,7 @@ store_look_up(void)
 	}
 	for (int i = 0; i < STORE_INDEXES; i++)
 	{
-		catalog.index[i] = get_relname_relid(index_names[i], namespace);
+		catalog.index[i] = get_relname_relid(indexes[i].name, namespace);
 		if (!OidIsValid(catalog.index[i]))
 			return false;
 	}
@@ -258,6 +265,13 @@ store_snapshot(void)
 							GetTransactionSnapshot() : GetLatestSnapshot());
 }
 
+/* A registered snapshot that sees what is committed now, at every level */
+Snapshot
+store_latest_snapshot(void)
+{
+	return RegisterSnapshot(GetLatestSnapshot());
+}
+
 /*
  * Open one of the tables; its columns must be those that this library knows.
  * Once it is locked, what we know of its indexes stays good: whoever replaces
@@ -354,7 +368,7 @@ store_fetch(StoreTable table, Datum key, Snapshot snapshot, Datum *values, bool 
 bool
 store_lock_latest(StoreTable table, Datum key, Datum *values, bool *nulls)
 {
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	Snapshot	snapshot = store_latest_snapshot();
 	StoreLookup lookup;
 	bool		locked = false;
 
@@ -380,8 +394,21 @@ store_lock_latest(StoreTable table, Datum key, Datum *values, bool *nulls)
 }
 
 /*
- * Is the row one for this index?  Of ours, one has a predicate, which we know;
- * an administrator may have added indexes of any kind.
+ * The column that must not be null in the rows that one of our own indexes has,
+ * or 0.
+ */
+static int
+index_wanted_column(Oid index_id)
+{
+	for (int i = 0; i < STORE_INDEXES; i++)
+		if (index_id == catalog.index[i])
+			return indexes[i].wanted;
+	return 0;
+}
+
+/*
+ * Is the row one for this index?  The predicates of ours we know; an
+ * administrator may have added indexes of any kind.
  */
 static bool
 index_wants_row(Oid index_id, IndexInfo *info, TupleTableSlot *slot, EState **estate)
@@ -390,8 +417,8 @@ index_wants_row(Oid index_id, IndexInfo *info, TupleTableSlot *slot, EState **es
 		return false;
 	if (info->ii_Expressions == NIL && info->ii_Predicate == NIL)
 		return true;
-	if (index_id == catalog.index[STORE_EXECUTING])
-		return true;
+	if (index_wanted_column(index_id) != 0)
+		return !slot_attisnull(slot, index_wanted_column(index_id));
 	if (*estate == NULL)
 		*estate = CreateExecutorState();
 	GetPerTupleExprContext(*estate)->ecxt_scantuple = slot;
@@ -452,9 +479,9 @@ store_insert_index_entries(Relation rel, StoreTable table, TupleTableSlot **rows
 
 		if (index == primary)
 			continue;
-		/* saves opening it for new runs: rows that come together are all new */
-		if (index == catalog.index[STORE_EXECUTING] &&
-			slot_attisnull(rows[0], ENTRY_WORKER_TOKEN))
+		/* saves opening it: rows that come together are alike in this */
+		if (index_wanted_column(index) != 0 &&
+			slot_attisnull(rows[0], index_wanted_column(index)))
 			continue;
 		index_insert_rows(index, rel, rows, count, UNIQUE_CHECK_YES, only_summarizing, &estate);
 	}
@@ -663,6 +690,16 @@ store_walk_seek_concurrent(StoreWalk *walk, Datum environment, Datum task_id,
 							   InvalidOid, InvalidOid, InvalidOid, (Datum) 0);
 	else
 		walk_key(walk, &keys[2], 3, BTEqualStrategyNumber, F_TEXTEQ, concurrency_key.value);
+	walk_seek(walk, keys, lengthof(keys));
+}
+
+/* The entries of a run's children */
+void
+store_walk_seek_children(StoreWalk *walk, Datum parent_run_id)
+{
+	ScanKeyData keys[1];
+
+	walk_key(walk, &keys[0], 1, BTEqualStrategyNumber, F_UUID_EQ, parent_run_id);
 	walk_seek(walk, keys, lengthof(keys));
 }
 

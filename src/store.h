@@ -22,9 +22,10 @@ typedef enum StoreTable
 	STORE_QUEUE_ENTRY,
 	STORE_STEP,
 	STORE_GLOBAL_STEP,
+	STORE_PAUSED_QUEUE,
 } StoreTable;
 
-#define STORE_TABLES (STORE_GLOBAL_STEP + 1)
+#define STORE_TABLES (STORE_PAUSED_QUEUE + 1)
 
 /*
  * Column numbers; the .sql file of each room declares the tables in this
@@ -120,7 +121,9 @@ enum
 	ENTRY_EXPIRES_AT,
 	ENTRY_STARTED_AT,
 	ENTRY_FIRST_STARTED_AT,
+	ENTRY_LEASE_EXPIRES_AT,
 	ENTRY_WORKER_TOKEN,
+	ENTRY_PARENT_RUN_ID,
 	ENTRY_ATTEMPT,
 	ENTRY_FAILURES,
 	ENTRY_STEADY_ATTEMPT,
@@ -161,6 +164,13 @@ enum
 	GLOBAL_STEP_COLUMNS = GLOBAL_STEP_OUTPUT
 };
 
+enum
+{
+	PAUSED_QUEUE_QUEUE = 1,
+	PAUSED_QUEUE_PAUSED_AT,
+	PAUSED_QUEUE_COLUMNS = PAUSED_QUEUE_PAUSED_AT
+};
+
 /* Room for a row of any of the tables */
 #define STORE_MAX_COLUMNS 32
 
@@ -178,9 +188,10 @@ typedef enum StoreIndex
 {
 	STORE_QUEUE_ORDER,			/* (queue, ord) */
 	STORE_EXECUTING,			/* entries that have a worker */
+	STORE_CHILDREN,				/* entries of children, by their parents */
 } StoreIndex;
 
-#define STORE_INDEXES (STORE_EXECUTING + 1)
+#define STORE_INDEXES (STORE_CHILDREN + 1)
 
 /* A walk through the queue entries along one of these */
 typedef struct StoreWalk
@@ -220,6 +231,7 @@ extern Oid	store_run_status_type(void);
 extern Oid	store_run_status(int number);
 extern Oid	store_table_id(StoreTable table);
 extern Snapshot store_snapshot(void);
+extern Snapshot store_latest_snapshot(void);
 extern bool store_lookup(StoreLookup *lookup, StoreTable table, Datum key, Snapshot snapshot);
 extern bool store_lookup_next(StoreLookup *lookup);
 extern void store_lookup_end(StoreLookup *lookup);
@@ -231,6 +243,7 @@ extern void store_walk_seek_queue(StoreWalk *walk, Datum queue, TimestampTz from
 extern void store_walk_seek_after_queue(StoreWalk *walk, Datum queue);
 extern void store_walk_seek_concurrent(StoreWalk *walk, Datum environment, Datum task_id,
 									   NullableDatum concurrency_key);
+extern void store_walk_seek_children(StoreWalk *walk, Datum parent_run_id);
 extern bool store_walk_next(StoreWalk *walk);
 extern bool store_walk_lock(StoreWalk *walk);
 extern void store_walk_update(StoreWalk *walk, Datum *values, bool *nulls);

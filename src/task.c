@@ -183,6 +183,18 @@ text_or_null(Datum value, bool isnull)
 	return isnull ? NULL : TextDatumGetCString(value);
 }
 
+static Interval *
+interval_or_null(Datum value, bool isnull)
+{
+	Interval   *copy;
+
+	if (isnull)
+		return NULL;
+	copy = palloc(sizeof(Interval));
+	*copy = *DatumGetIntervalP(value);
+	return copy;
+}
+
 /* The bits of an array of names of final states */
 static bits32
 status_bits(ArrayType *names)
@@ -232,12 +244,9 @@ task_from_row(Datum *values, bool *nulls, Task *task)
 	task->backoff_factor = DatumGetFloat8(VALUE(TASK_BACKOFF_FACTOR));
 	task->backoff_jitter = DatumGetBool(VALUE(TASK_BACKOFF_JITTER));
 	task->lease_duration = *DatumGetIntervalP(VALUE(TASK_LEASE_DURATION));
-	task->idempotency_key_ttl = NULL;
-	if (!ISNULL(TASK_IDEMPOTENCY_KEY_TTL))
-	{
-		task->idempotency_key_ttl = palloc(sizeof(Interval));
-		*task->idempotency_key_ttl = *DatumGetIntervalP(VALUE(TASK_IDEMPOTENCY_KEY_TTL));
-	}
+	task->max_duration = interval_or_null(VALUE(TASK_MAX_DURATION), ISNULL(TASK_MAX_DURATION));
+	task->idempotency_key_ttl = interval_or_null(VALUE(TASK_IDEMPOTENCY_KEY_TTL),
+												 ISNULL(TASK_IDEMPOTENCY_KEY_TTL));
 	task->release_key_on = status_bits(DatumGetArrayTypeP(VALUE(TASK_RELEASE_KEY_ON)));
 	task->idempotency_group = text_or_null(VALUE(TASK_IDEMPOTENCY_GROUP),
 										   ISNULL(TASK_IDEMPOTENCY_GROUP));
@@ -377,14 +386,6 @@ text_arg(FunctionCallInfo fcinfo, int argument)
 	return PG_ARGISNULL(argument) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(argument));
 }
 
-pg_noreturn static void
-setting_unsupported(const char *name)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("%s is not supported by this version of %s", name, EXTENSION_NAME)));
-}
-
 /* Check all settings but handler and roles. */
 static void
 settings_check(FunctionCallInfo fcinfo)
@@ -436,9 +437,6 @@ settings_check(FunctionCallInfo fcinfo)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("concurrency_limit must be at least 1")));
-
-	if (!PG_ARGISNULL(ARG_MAX_DURATION))
-		setting_unsupported("max_duration");
 }
 
 static Statement lock_task = {

@@ -30,6 +30,7 @@ typedef struct Task
 	Interval	max_backoff;
 	float8		backoff_factor;
 	bool		backoff_jitter;
+	Interval   *max_duration;	/* NULL: unlimited */
 	Interval	lease_duration;
 	Interval   *idempotency_key_ttl;	/* NULL: for ever */
 	bits32		release_key_on; /* a bit for each final RunStatus */

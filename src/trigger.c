@@ -29,6 +29,7 @@
 #include "environment.h"
 #include "store.h"
 #include "trigger.h"
+#include "wake.h"
 
 #define PRIORITY_MAX	1000000
 #define TAG_MAX_CHARS	128
@@ -64,30 +65,39 @@ option_check_size(const char *option, NullableDatum value, int limit)
 						   (long long) toast_raw_datum_size(value.value), option, limit)));
 }
 
-/* When the run is due: now, after a delay, or at a time */
-static TimestampTz
-due_time(const NullableDatum *options, TimestampTz now)
+/* When the run is to be due: after a delay, or at a time, or at once */
+static void
+due_options(const NullableDatum *options, TriggerCall *trigger)
 {
-	if (!options[OPTION_DELAY].isnull && !options[OPTION_RUN_AT].isnull)
+	trigger->delay = options[OPTION_DELAY];
+	trigger->given_run_at = DT_NOBEGIN;
+	if (!trigger->delay.isnull && !options[OPTION_RUN_AT].isnull)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("delay and run_at exclude each other")));
-	if (!options[OPTION_DELAY].isnull)
-	{
-		Interval   *delay = DatumGetIntervalP(options[OPTION_DELAY].value);
-
-		interval_check("delay", delay, 0);
-		return Max(timestamp_plus(now, delay), now);
-	}
+	if (!trigger->delay.isnull)
+		interval_check("delay", DatumGetIntervalP(trigger->delay.value), 0);
 	if (!options[OPTION_RUN_AT].isnull)
 	{
-		TimestampTz run_at = DatumGetTimestampTz(options[OPTION_RUN_AT].value);
-
-		if (TIMESTAMP_NOT_FINITE(run_at))
+		trigger->given_run_at = DatumGetTimestampTz(options[OPTION_RUN_AT].value);
+		if (TIMESTAMP_NOT_FINITE(trigger->given_run_at))
 			option_error("run_at", _("It must be finite."));
-		return Max(run_at, now);
 	}
-	return now;
+	trigger->ttl = options[OPTION_TTL];
+	if (!trigger->ttl.isnull)
+		interval_check("ttl", DatumGetIntervalP(trigger->ttl.value), 1);
+}
+
+/* The trigger takes place now; it may have waited for another one before. */
+void
+trigger_set_now(TriggerCall *trigger, TimestampTz now)
+{
+	trigger->now = now;
+	trigger->run_at = Max(trigger->given_run_at, now);
+	if (!trigger->delay.isnull)
+		trigger->run_at = Max(timestamp_plus(now, DatumGetIntervalP(trigger->delay.value)), now);
+	trigger->expires_at = trigger->ttl.isnull ? DT_NOEND :
+		timestamp_plus(trigger->run_at, DatumGetIntervalP(trigger->ttl.value));
 }
 
 /* A list of tags has one dimension, and no nulls, empty or long ones. */
@@ -127,7 +137,7 @@ tags_check(NullableDatum option)
 
 /* The key, its scope and its time to live */
 static void
-key_options(const NullableDatum *options, TriggerCall *trigger)
+key_options(const NullableDatum *options, TriggerReason reason, TriggerCall *trigger)
 {
 	const Task *task = trigger->task;
 	char	   *scope_name = text_option(options, OPTION_IDEMPOTENCY_KEY_SCOPE);
@@ -164,7 +174,7 @@ key_options(const NullableDatum *options, TriggerCall *trigger)
 		key_id(&trigger->key, trigger->environment, task->task_id, task->idempotency_group,
 			   &trigger->key_id);
 	}
-	else if (task->idempotency_key_required)
+	else if (task->idempotency_key_required && reason == TRIGGER_CALL)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("task \"%s\" requires an idempotency key", task->task_id)));
@@ -172,26 +182,17 @@ key_options(const NullableDatum *options, TriggerCall *trigger)
 
 /* Check the options, all of them before anything is looked up by key. */
 void
-trigger_prepare(const NullableDatum *options, TriggerCall *trigger)
+trigger_prepare(const NullableDatum *options, TriggerReason reason, TriggerCall *trigger)
 {
 	char	   *task_id = text_option(options, OPTION_TASK_ID);
 	NullableDatum environment = options[OPTION_ENVIRONMENT];
 
-	trigger->now = GetCurrentTimestamp();
 	if (task_id == NULL)
 		identifier_check("task", NULL);
 	trigger->task = task_require(task_id);
 
-	trigger->run_at = due_time(options, trigger->now);
-	trigger->ttl = options[OPTION_TTL];
-	trigger->expires_at = DT_NOEND;
-	if (!trigger->ttl.isnull)
-	{
-		Interval   *ttl = DatumGetIntervalP(trigger->ttl.value);
-
-		interval_check("ttl", ttl, 1);
-		trigger->expires_at = timestamp_plus(trigger->run_at, ttl);
-	}
+	due_options(options, trigger);
+	trigger_set_now(trigger, GetCurrentTimestamp());
 	trigger->priority = options[OPTION_PRIORITY].isnull ? 0 :
 		DatumGetInt32(options[OPTION_PRIORITY].value);
 	if (trigger->priority < 0 || trigger->priority > PRIORITY_MAX)
@@ -217,7 +218,7 @@ trigger_prepare(const NullableDatum *options, TriggerCall *trigger)
 
 	trigger->environment = environment_choose(environment.isnull ? NULL :
 											  DatumGetTextPP(environment.value));
-	key_options(options, trigger);
+	key_options(options, reason, trigger);
 }
 
 /* ---------- The run ---------- */
@@ -280,12 +281,16 @@ trigger_run_row(const TriggerCall *trigger, const pg_uuid_t *run_id, Datum *valu
 void
 trigger_entry_row(const TriggerCall *trigger, const pg_uuid_t *run_id, Datum *values, bool *nulls)
 {
+	const CurrentRun *parent = current_run();
+
 	memset(nulls, true, ENTRY_COLUMNS * sizeof(bool));
 	SET(ENTRY_RUN_ID, UUIDPGetDatum(run_id));
 	SET(ENTRY_ORD, TimestampTzGetDatum(trigger->run_at - trigger->priority * USECS_PER_SEC));
 	SET(ENTRY_VISIBLE_FROM, TimestampTzGetDatum(trigger->run_at));
 	if (!TIMESTAMP_NOT_FINITE(trigger->expires_at))
 		SET(ENTRY_EXPIRES_AT, TimestampTzGetDatum(trigger->expires_at));
+	if (parent)
+		SET(ENTRY_PARENT_RUN_ID, UUIDPGetDatum(&parent->run_id));
 	SET(ENTRY_ATTEMPT, Int32GetDatum(0));
 	SET(ENTRY_FAILURES, Int32GetDatum(0));
 	SET(ENTRY_STEADY_ATTEMPT, Int32GetDatum(1));
@@ -318,7 +323,16 @@ trigger_acquire(TriggerCall *trigger, TriggerResult *result)
 	result->status = trigger->run_at > trigger->now ? RUN_DELAYED : RUN_QUEUED;
 }
 
-/* After the rows of new runs were inserted */
+/* After the rows of a new run were inserted, or are about to be */
+void
+trigger_inserted(const TriggerCall *trigger, const TriggerResult *result)
+{
+	if (result->status == RUN_QUEUED)
+		wake_queue(trigger->queue.isnull ? trigger->task->queue :
+				   TextDatumGetCString(trigger->queue.value));
+}
+
+/* After all of them */
 void
 trigger_finish(const TriggerCall *trigger)
 {
@@ -326,6 +340,24 @@ trigger_finish(const TriggerCall *trigger)
 	task_require_same(trigger->task->task_id, trigger->task->owner);
 	/* a second trigger in the same command must see these rows */
 	CommandCounterIncrement();
+}
+
+/* Do what a trigger asks for. */
+void
+trigger_one(TriggerCall *trigger, TriggerResult *result)
+{
+	Datum		values[STORE_MAX_COLUMNS];
+	bool		nulls[STORE_MAX_COLUMNS];
+
+	trigger_acquire(trigger, result);
+	if (result->is_cached)
+		return;
+	trigger_run_row(trigger, &result->run_id, values, nulls);
+	store_insert(STORE_RUN, values, nulls);
+	trigger_entry_row(trigger, &result->run_id, values, nulls);
+	store_insert(STORE_QUEUE_ENTRY, values, nulls);
+	trigger_inserted(trigger, result);
+	trigger_finish(trigger);
 }
 
 /* ---------- trigger_task ---------- */
@@ -359,23 +391,14 @@ trigger_idem_trigger_task(PG_FUNCTION_ARGS)
 {
 	TriggerCall trigger;
 	TriggerResult result;
-	Datum		values[STORE_MAX_COLUMNS];
-	bool		nulls[STORE_MAX_COLUMNS];
+	Datum		values[3];
+	bool		nulls[3] = {false, false, false};
 
-	trigger_prepare(fcinfo->args, &trigger);
-	trigger_acquire(&trigger, &result);
-	if (!result.is_cached)
-	{
-		trigger_run_row(&trigger, &result.run_id, values, nulls);
-		store_insert(STORE_RUN, values, nulls);
-		trigger_entry_row(&trigger, &result.run_id, values, nulls);
-		store_insert(STORE_QUEUE_ENTRY, values, nulls);
-		trigger_finish(&trigger);
-	}
+	trigger_prepare(fcinfo->args, TRIGGER_CALL, &trigger);
+	trigger_one(&trigger, &result);
 
 	values[0] = UUIDPGetDatum(&result.run_id);
 	values[1] = BoolGetDatum(result.is_cached);
 	values[2] = ObjectIdGetDatum(run_status_oid(result.status));
-	nulls[0] = nulls[1] = nulls[2] = false;
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(result_descriptor(), values, nulls)));
 }

@@ -41,6 +41,8 @@ typedef struct TriggerCall
 	const Task *task;
 	const char *environment;
 	TimestampTz now;
+	NullableDatum delay;
+	TimestampTz given_run_at;	/* -infinity: none */
 	TimestampTz run_at;
 	TimestampTz expires_at;		/* not started by then, the run is expired */
 	int			priority;
@@ -69,12 +71,23 @@ typedef struct TriggerResult
 	RunStatus	status;
 } TriggerResult;
 
-extern void trigger_prepare(const NullableDatum *options, TriggerCall *trigger);
+/* Why a run is triggered */
+typedef enum TriggerReason
+{
+	TRIGGER_CALL,
+	TRIGGER_REPLAY,				/* has no key, even if the task requires one */
+} TriggerReason;
+
+extern void trigger_prepare(const NullableDatum *options, TriggerReason reason,
+							TriggerCall *trigger);
+extern void trigger_one(TriggerCall *trigger, TriggerResult *result);
+extern void trigger_set_now(TriggerCall *trigger, TimestampTz now);
 extern void trigger_acquire(TriggerCall *trigger, TriggerResult *result);
 extern void trigger_run_row(const TriggerCall *trigger, const pg_uuid_t *run_id,
 							Datum *values, bool *nulls);
 extern void trigger_entry_row(const TriggerCall *trigger, const pg_uuid_t *run_id,
 							  Datum *values, bool *nulls);
+extern void trigger_inserted(const TriggerCall *trigger, const TriggerResult *result);
 extern void trigger_finish(const TriggerCall *trigger);
 extern void trigger_prevent_read_only(void);
 

@@ -10,6 +10,8 @@
 #include "fmgr.h"
 #include "utils/guc.h"
 
+#include "application.h"
+#include "control.h"
 #include "current.h"
 #include "routine.h"
 #include "step.h"
@@ -25,6 +27,7 @@ int			trigger_idem_shard = 0;
 int			trigger_idem_max_payload_size = 10 * 1024;
 int			trigger_idem_max_metadata_size = 256;
 int			trigger_idem_max_tags = 10;
+bool		trigger_idem_notify = false;
 static char *environment_setting = NULL;
 
 void		_PG_init(void);
@@ -74,10 +77,20 @@ _PG_init(void)
 							10, 0, 1000,
 							PGC_SUSET, 0,
 							NULL, NULL, NULL);
+	DefineCustomBoolVariable("trigger_idem.notify",
+							 "Tell workers outside the database by NOTIFY when a run is runnable.",
+							 NULL,
+							 &trigger_idem_notify,
+							 false,
+							 PGC_SUSET, 0,
+							 NULL, NULL, NULL);
 	MarkGUCPrefixReserved("trigger_idem");
 
 	store_init();
 	task_init();
+	/* of callbacks, the one that came last is called first: the fence */
+	control_init();
+	application_init();
 	current_init();
 	routine_init();
 	step_init();

@@ -31,6 +31,7 @@
 #define ERRCODE_IDEMPOTENCY_KEY_PAYLOAD_MISMATCH	MAKE_SQLSTATE('T', 'I', '0', '0', '1')
 #define ERRCODE_STALE_ATTEMPT	MAKE_SQLSTATE('T', 'I', '0', '0', '2')
 #define ERRCODE_NO_CURRENT_RUN	MAKE_SQLSTATE('T', 'I', '0', '0', '3')
+#define ERRCODE_OUTPUT_MISMATCH MAKE_SQLSTATE('T', 'I', '0', '0', '4')
 #define ERRCODE_ABORT_RUN		MAKE_SQLSTATE('T', 'I', '0', '0', '6')
 
 /* trigger_idem.c */
@@ -38,6 +39,7 @@ extern int	trigger_idem_shard;
 extern int	trigger_idem_max_payload_size;	/* kB */
 extern int	trigger_idem_max_metadata_size; /* kB */
 extern int	trigger_idem_max_tags;
+extern bool trigger_idem_notify;
 extern const char *trigger_idem_environment(void);
 
 #endif							/* TRIGGER_IDEM_H */

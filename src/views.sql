@@ -118,6 +118,25 @@ FROM trigger_idem.task t
 WHERE t.dropped_at IS NULL;
 COMMENT ON VIEW trigger_idem.tasks IS 'Tasks and their settings';
 
+CREATE VIEW trigger_idem.queues WITH (security_barrier) AS
+SELECT q.queue,
+	EXISTS (SELECT FROM trigger_idem.paused_queue p WHERE p.queue OPERATOR(pg_catalog.=) q.queue) AS paused,
+	pg_catalog.count(*) FILTER (WHERE r.status OPERATOR(pg_catalog.=) 'queued') AS queued,
+	pg_catalog.count(*) FILTER (WHERE r.status OPERATOR(pg_catalog.=) 'delayed') AS delayed,
+	pg_catalog.count(*) FILTER (WHERE r.status OPERATOR(pg_catalog.=) 'executing') AS executing,
+	pg_catalog.count(*) FILTER (WHERE r.status OPERATOR(pg_catalog.=) 'waiting') AS waiting,
+	pg_catalog.min(r.run_at) FILTER (WHERE r.status OPERATOR(pg_catalog.=) 'queued') AS oldest_due
+FROM (
+	SELECT queue FROM trigger_idem.paused_queue
+	UNION SELECT queue FROM trigger_idem.task WHERE dropped_at IS NULL
+	UNION SELECT queue FROM trigger_idem.queue_entry) q
+	LEFT JOIN (
+		SELECT e.queue, s.status, s.run_at
+		FROM trigger_idem.queue_entry e JOIN trigger_idem.runs s ON s.run_id OPERATOR(pg_catalog.=) e.run_id) r
+	ON r.queue OPERATOR(pg_catalog.=) q.queue
+GROUP BY q.queue;
+COMMENT ON VIEW trigger_idem.queues IS 'Queues, and how many runs stand in each';
+
 CREATE VIEW trigger_idem.environments AS
 SELECT 'default'::pg_catalog.text AS environment, NULL::pg_catalog.text AS role
 UNION ALL

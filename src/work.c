@@ -37,6 +37,7 @@
 #include "pgstat.h"
 #include "replication/slot.h"
 #include "tcop/pquery.h"
+#include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/portal.h"
@@ -69,6 +70,13 @@ typedef struct Work
 
 /* While there is work to claim, look for dead workers this often. */
 #define LOOK_FOR_DEAD_MS 1000
+
+/* A handler that goes on after its time is cancelled again and again. */
+#define CANCEL_AGAIN_MS 1000
+
+/* The present attempt has taken longer than its task allows. */
+static volatile sig_atomic_t duration_is_over = false;
+static TimeoutId duration_timeout = MAX_TIMEOUTS;
 
 PG_FUNCTION_INFO_V1(trigger_idem_work);
 
@@ -132,6 +140,41 @@ work_recover(Work *work, Portal portal)
 	return error;
 }
 
+/* ---------- max_duration ---------- */
+
+/* Runs in a signal handler: cancels as a user would. */
+static void
+duration_over(void)
+{
+	duration_is_over = true;
+	QueryCancelPending = true;
+	InterruptPending = true;
+	SetLatch(MyLatch);
+}
+
+/* From now on an attempt of this task may take so long. */
+static void
+duration_begin(const Task *task)
+{
+	TimestampTz end;
+
+	if (task->max_duration == NULL)
+		return;
+	if (duration_timeout == MAX_TIMEOUTS)
+		duration_timeout = RegisterTimeout(USER_TIMEOUT, duration_over);
+	end = timestamp_plus(GetCurrentTimestamp(), task->max_duration);
+	enable_timeout_every(duration_timeout, end, CANCEL_AGAIN_MS);
+}
+
+static void
+duration_end(void)
+{
+	if (duration_timeout != MAX_TIMEOUTS && get_timeout_active(duration_timeout))
+		disable_timeout(duration_timeout, false);
+	if (duration_is_over)
+		QueryCancelPending = false;
+}
+
 /* ---------- One attempt ---------- */
 
 /*
@@ -139,10 +182,8 @@ work_recover(Work *work, Portal portal)
  * current context.
  */
 static void
-work_find_handler(const ClaimedRun *claimed, Handler *handler)
+work_find_handler(const ClaimedRun *claimed, const Task *task, Handler *handler)
 {
-	const Task *task = task_require(claimed->task_id);
-
 	if (task->handler_name == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_FUNCTION),
@@ -166,23 +207,32 @@ work_check_constraints(void)
 static void
 work_execute(Work *work, const ClaimedRun *claimed, CurrentRun *run)
 {
-	AttemptResult result = {.end = ATTEMPT_COMPLETED};
+	AttemptResult result = {.end = ATTEMPT_COMPLETED,.retry_after_ms = -1};
+	const Task *task;
 	Handler		handler;
 	Datum		output;
 	bool		isnull;
 
 	store_pin();
-	work_find_handler(claimed, &handler);
+	task = task_require(claimed->task_id);
+	work_find_handler(claimed, task, &handler);
 	current_run_set(run);
+	duration_begin(task);
 	output = handler_call(&handler, claimed->payload, claimed->payload_isnull, &isnull);
 	MemoryContextSwitchTo(work->attempt_context);
 	work_check_constraints();
+	duration_end();
+	/* it may have caught the cancel */
+	if (duration_is_over)
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("the attempt took longer than max_duration")));
 	current_run_clear();
 
 	result.output = isnull ? NULL : DatumGetJsonbP(output);
 	result.steps_done = run->steps_done;
 	result.steps_replayed = run->steps_replayed;
-	if (!run_end_attempt(&run->run_id, run->attempt, &result))
+	if (!run_end_attempt(&run->run_id, run->attempt, &result, NULL))
 		current_stale_error(&run->run_id, run->attempt);
 }
 
@@ -193,16 +243,31 @@ work_execute(Work *work, const ClaimedRun *claimed, CurrentRun *run)
 static void
 work_record_failure(Work *work, const CurrentRun *run, const ErrorData *error)
 {
-	AttemptResult result = {.end = ATTEMPT_FAILED};
+	AttemptResult result = {.end = ATTEMPT_FAILED,.retry_after_ms = -1};
 
-	if (error->sqlerrcode == ERRCODE_ABORT_RUN)
+	if (duration_is_over)
+		result.end = ATTEMPT_TIMED_OUT;
+	else if (error->sqlerrcode == ERRCODE_ABORT_RUN)
 		result.end = ATTEMPT_ABORTED;
-	result.error = failure_from_error(error);
+	result.error = duration_is_over ? failure_timed_out() : failure_from_error(error);
 	result.steps_done = run->steps_done;
 	result.steps_replayed = run->steps_replayed;
 	work_use_read_committed();
-	(void) run_end_attempt(&run->run_id, run->attempt, &result);
+	(void) run_end_attempt(&run->run_id, run->attempt, &result, NULL);
 	work_commit(work);
+}
+
+/* Let pg_stat_activity tell what is being worked; NULL: the CALL itself */
+static void
+work_show(const ClaimedRun *claimed)
+{
+	if (claimed)
+		pgstat_report_activity(STATE_RUNNING,
+							   psprintf("trigger_idem: task %s, run %s, attempt %d",
+										claimed->task_id, run_id_text(&claimed->run_id),
+										claimed->attempt));
+	else
+		pgstat_report_activity(STATE_RUNNING, debug_query_string);
 }
 
 /*
@@ -233,8 +298,11 @@ work_attempt(Work *work, const ClaimedRun *claimed)
 		.context = work->attempt_context
 	};
 	ErrorData  *volatile error = NULL;
+	bool		was_canceled;
 
 	PortalContext = work->attempt_context;
+	duration_is_over = false;
+	work_show(claimed);
 	PG_TRY();
 	{
 		work_execute(work, claimed, &run);
@@ -247,7 +315,9 @@ work_attempt(Work *work, const ClaimedRun *claimed)
 	}
 	PG_END_TRY();
 	PortalContext = portal_context;
-	worker_end_lease();
+	duration_end();
+	was_canceled = worker_end_attempt();
+	work_show(NULL);
 	current_run_clear();
 	step_forget_run();
 
@@ -255,7 +325,7 @@ work_attempt(Work *work, const ClaimedRun *claimed)
 		work_record_failure(work, &run, error);
 	if (settings_restore(work->settings))
 		work_commit(work);
-	if (error && is_real_cancel(error))
+	if (error && is_real_cancel(error) && !duration_is_over && !was_canceled)
 		ReThrowError(error);
 
 	/* the handler may have turned it into something else */
@@ -283,38 +353,41 @@ work_take_over_dead(Work *work, bool nothing_is_due)
 	return run_take_over_dead() > 0;
 }
 
-/* Claim the next run, if there is one, and commit that. */
-static bool
-work_claim(Work *work, ClaimedRun *claimed)
+/* Claim the next run and commit that; NULL: none is due. */
+static ClaimedRun *
+work_claim(Work *work)
 {
-	bool		found;
+	List	   *claimed;
 
 	work_use_read_committed();
 	(void) work_take_over_dead(work, false);
-	found = claim_next(&work->claimer, claimed) ||
-		(work_take_over_dead(work, true) && claim_next(&work->claimer, claimed));
+	claimed = claim_runs(&work->claimer, 1);
+	if (claimed == NIL && work_take_over_dead(work, true))
+		claimed = claim_runs(&work->claimer, 1);
 
 	/* the attempt number must be on disk before anything is done under it */
-	if (found)
+	if (claimed != NIL)
 	{
-		worker_begin_lease(run_lease_ms(claimed->task_id));
+		ClaimedRun *run = linitial(claimed);
+
+		worker_begin_attempt(&run->run_id, run->attempt, run_lease_ms(run->task_id));
 		ForceSyncCommit();
 	}
 	work_commit(work);
-	return found;
+	return claimed == NIL ? NULL : linitial(claimed);
 }
 
 /* Work until no run is due or max_runs attempts were made; how many were? */
 static int
 work_loop(Work *work, int max_runs)
 {
-	ClaimedRun	claimed;
+	ClaimedRun *claimed;
 	int			processed = 0;
 
 	work_commit(work);
-	while (processed < max_runs && work_claim(work, &claimed))
+	while (processed < max_runs && (claimed = work_claim(work)) != NULL)
 	{
-		work_attempt(work, &claimed);
+		work_attempt(work, claimed);
 		processed++;
 		MemoryContextReset(work->attempt_context);
 		CHECK_FOR_INTERRUPTS();

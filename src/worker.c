@@ -17,14 +17,21 @@
  * else is not taken for a sign of life.  So does the database: in a copy of it,
  * restored beside the original, the worker does not work.
  *
+ * The segment also tells which attempt its session executes.  Whoever cancels
+ * that looks there, and sends the signal under the lock that the session takes
+ * when it ends an attempt, so no signal meets the next one.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
+
+#include <signal.h>
 
 #include "common/pg_prng.h"
 #include "miscadmin.h"
 #include "port/atomics.h"
 #include "storage/dsm.h"
+#include "storage/spin.h"
 #include "utils/timeout.h"
 
 #include "worker.h"
@@ -37,6 +44,12 @@ typedef struct SignOfLife
 	Oid			database;
 	int64		token;
 	pg_atomic_uint64 tick;		/* a TimestampTz */
+
+	slock_t		mutex;			/* for what follows */
+	pid_t		pid;
+	pg_uuid_t	run_id;			/* what it executes */
+	int			attempt;		/* 0: nothing */
+	bool		is_canceled;
 } SignOfLife;
 
 static dsm_segment *my_segment = NULL;
@@ -80,6 +93,9 @@ worker_begin(void)
 	sign->token = (int64) (((uint64) dsm_segment_handle(my_segment) << 32) |
 						   pg_prng_uint32(&pg_global_prng_state));
 	pg_atomic_init_u64(&sign->tick, (uint64) GetCurrentTimestamp());
+	SpinLockInit(&sign->mutex);
+	sign->pid = MyProcPid;
+	sign->attempt = 0;
 	on_dsm_detach(my_segment, worker_detached, (Datum) 0);
 	my_sign = sign;
 
@@ -93,20 +109,41 @@ worker_begin(void)
  * lease.  Not more often, for each tick interrupts what the handler waits for.
  */
 void
-worker_begin_lease(int64 lease_ms)
+worker_begin_attempt(const pg_uuid_t *run_id, int attempt, int64 lease_ms)
 {
 	int			interval = (int) Min(lease_ms / 3, INT_MAX / 2);
 
+	SpinLockAcquire(&my_sign->mutex);
+	my_sign->run_id = *run_id;
+	my_sign->attempt = attempt;
+	my_sign->is_canceled = false;
+	SpinLockRelease(&my_sign->mutex);
 	worker_tick();
 	enable_timeout_every(tick_timeout,
 						 TimestampTzPlusMilliseconds(GetCurrentTimestamp(), interval), interval);
 }
 
-/* The attempt is over. */
-void
-worker_end_lease(void)
+/*
+ * The attempt is over.  Was it canceled?  Then the signal may have come too late
+ * for it, and shall not meet what comes next.
+ */
+bool
+worker_end_attempt(void)
 {
+	bool		is_canceled;
+
 	disable_timeout(tick_timeout, false);
+	SpinLockAcquire(&my_sign->mutex);
+	is_canceled = my_sign->is_canceled;
+	my_sign->attempt = 0;
+	SpinLockRelease(&my_sign->mutex);
+	if (is_canceled)
+	{
+		/* it was sent before we had the lock, and comes with any system call */
+		pg_usleep(1);
+		QueryCancelPending = false;
+	}
+	return is_canceled;
 }
 
 /* Stop showing it; called on error too. */
@@ -115,37 +152,83 @@ worker_end(void)
 {
 	if (my_segment == NULL)
 		return;
-	worker_end_lease();
+	disable_timeout(tick_timeout, false);
 	dsm_detach(my_segment);
 	my_segment = NULL;
+}
+
+/*
+ * Attach to the segment of the worker named by token, if it is ours to look at;
+ * NULL: it is gone.  worker_detach() must follow.
+ */
+static dsm_segment *
+worker_attach_token(int64 token)
+{
+	dsm_handle	handle = (dsm_handle) ((uint64) token >> 32);
+	dsm_segment *segment = dsm_find_mapping(handle);
+	SignOfLife *sign;
+
+	if (segment == NULL)
+		segment = dsm_attach(handle);
+	if (segment == NULL)
+		return NULL;
+	sign = dsm_segment_address(segment);
+	if (dsm_segment_map_length(segment) >= sizeof(SignOfLife) && sign->magic == SIGN_MAGIC &&
+		sign->token == token && sign->database == MyDatabaseId)
+		return segment;
+	worker_detach(segment);
+	return NULL;
+}
+
+/* The same, to keep for longer than a resource owner would */
+dsm_segment *
+worker_attach(int64 token)
+{
+	dsm_segment *segment = worker_attach_token(token);
+
+	if (segment && segment != my_segment)
+		dsm_pin_mapping(segment);
+	return segment;
+}
+
+void
+worker_detach(dsm_segment *segment)
+{
+	if (segment != my_segment)
+		dsm_detach(segment);
+}
+
+/* Cancel what a worker executes, if that is still this attempt. */
+void
+worker_cancel(dsm_segment *segment, const pg_uuid_t *run_id, int attempt)
+{
+	SignOfLife *sign = dsm_segment_address(segment);
+
+	SpinLockAcquire(&sign->mutex);
+	if (sign->attempt == attempt && memcmp(&sign->run_id, run_id, sizeof(pg_uuid_t)) == 0)
+	{
+		sign->is_canceled = true;
+		kill(sign->pid, SIGINT);
+	}
+	SpinLockRelease(&sign->mutex);
 }
 
 /* Has the worker named by token been seen within max_silence_ms? */
 bool
 worker_is_alive(int64 token, int64 max_silence_ms)
 {
-	dsm_handle	handle = (dsm_handle) ((uint64) token >> 32);
-	dsm_segment *segment;
-	bool		alive = false;
+	bool		was_attached = dsm_find_mapping((dsm_handle) ((uint64) token >> 32)) != NULL;
+	dsm_segment *segment = worker_attach_token(token);
+	SignOfLife *sign;
+	bool		alive;
 
-	if (my_sign && my_sign->token == token)
-		return true;
-	if (my_segment && dsm_segment_handle(my_segment) == handle)
-		return false;			/* an old token, the handle is ours now */
-
-	segment = dsm_attach(handle);
 	if (segment == NULL)
 		return false;
-	if (dsm_segment_map_length(segment) >= sizeof(SignOfLife))
-	{
-		SignOfLife *sign = dsm_segment_address(segment);
-
-		alive = sign->magic == SIGN_MAGIC && sign->token == token &&
-			sign->database == MyDatabaseId &&
-			!TimestampDifferenceExceeds((TimestampTz) pg_atomic_read_u64(&sign->tick),
-										GetCurrentTimestamp(),
-										(int) Min(max_silence_ms, INT_MAX));
-	}
-	dsm_detach(segment);
+	sign = dsm_segment_address(segment);
+	alive = segment == my_segment ||
+		!TimestampDifferenceExceeds((TimestampTz) pg_atomic_read_u64(&sign->tick),
+									GetCurrentTimestamp(), (int) Min(max_silence_ms, INT_MAX));
+	if (!was_attached)
+		worker_detach(segment);
 	return alive;
 }

@@ -8,12 +8,20 @@
 #ifndef TRIGGER_IDEM_WORKER_H
 #define TRIGGER_IDEM_WORKER_H
 
+#include "storage/dsm.h"
+
 #include "trigger_idem.h"
+
+/* Stands for the token of a worker that is no session of this server */
+#define WORKER_OUTSIDE 0
 
 extern int64 worker_begin(void);
 extern void worker_end(void);
-extern void worker_begin_lease(int64 lease_ms);
-extern void worker_end_lease(void);
+extern void worker_begin_attempt(const pg_uuid_t *run_id, int attempt, int64 lease_ms);
+extern bool worker_end_attempt(void);
+extern dsm_segment *worker_attach(int64 token);
+extern void worker_detach(dsm_segment *segment);
+extern void worker_cancel(dsm_segment *segment, const pg_uuid_t *run_id, int attempt);
 extern bool worker_is_alive(int64 token, int64 max_silence_ms);
 
 #endif							/* TRIGGER_IDEM_WORKER_H */

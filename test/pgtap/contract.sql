@@ -11,17 +11,19 @@ SELECT set_config('search_path', (SELECT quote_ident(nspname) FROM pg_extension
 	JOIN pg_namespace n ON n.oid = extnamespace WHERE extname = 'pgtap'), true) \g /dev/null
 SET LOCAL intervalstyle = postgres;
 
-SELECT plan(93);
+SELECT plan(117);
 
 -- ---------- Functions ----------
 
 CREATE TEMPORARY TABLE contract_function (
 	number int GENERATED ALWAYS AS IDENTITY,
-	kind "char", name name, arguments text, result text, volatility "char", parallel "char");
+	kind "char", name name, arguments text, result text, volatility "char", parallel "char", returns_set boolean DEFAULT false);
 
 INSERT INTO contract_function (kind, name, arguments, result, volatility, parallel) VALUES
 ('f', 'idempotency_key_create', 'key text, scope text DEFAULT ''run''::text, run_id uuid DEFAULT NULL::uuid, attempt integer DEFAULT NULL::integer', 'text', 's', 'r'),
 ('f', 'idempotency_key_create', 'key text[], scope text DEFAULT ''run''::text, run_id uuid DEFAULT NULL::uuid, attempt integer DEFAULT NULL::integer', 'text', 's', 'r'),
+('f', 'idempotency_key_from_payload', 'payload jsonb', 'text', 'i', 's'),
+('f', 'idempotency_key_reset', 'task_id text, idempotency_key text, environment text DEFAULT NULL::text', 'boolean', 'v', 'u'),
 ('f', 'task_create', 'task_id text, handler regproc DEFAULT NULL::regproc, queue text DEFAULT ''default''::text, max_attempts integer DEFAULT 3, min_backoff interval DEFAULT ''00:00:01''::interval, max_backoff interval DEFAULT ''00:01:00''::interval, backoff_factor double precision DEFAULT 2, backoff_jitter boolean DEFAULT true, max_duration interval DEFAULT NULL::interval, lease_duration interval DEFAULT ''00:00:30''::interval, idempotency_key_ttl interval DEFAULT ''30 days''::interval, release_key_on text[] DEFAULT ''{failed,crashed,timed_out,expired}''::text[], idempotency_group text DEFAULT NULL::text, on_payload_mismatch text DEFAULT ''ignore''::text, concurrency_limit integer DEFAULT NULL::integer, run_as regrole DEFAULT NULL::regrole, idempotency_key_required boolean DEFAULT false', 'void', 'v', 'u'),
 ('f', 'task_drop', 'task_id text', 'boolean', 'v', 'u'),
 ('f', 'trigger_task', 'task_id text, payload jsonb DEFAULT NULL::jsonb, idempotency_key text DEFAULT NULL::text, idempotency_key_ttl interval DEFAULT NULL::interval, delay interval DEFAULT NULL::interval, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, ttl interval DEFAULT NULL::interval, priority integer DEFAULT 0, queue text DEFAULT NULL::text, concurrency_key text DEFAULT NULL::text, max_attempts integer DEFAULT NULL::integer, tags text[] DEFAULT NULL::text[], metadata jsonb DEFAULT NULL::jsonb, environment text DEFAULT NULL::text, idempotency_key_scope text DEFAULT ''global''::text, OUT run_id uuid, OUT is_cached boolean, OUT status trigger_idem.run_status', 'record', 'v', 'u'),
@@ -32,6 +34,9 @@ INSERT INTO contract_function (kind, name, arguments, result, volatility, parall
 ('f', 'current_run_id', '', 'uuid', 's', 'r'),
 ('f', 'current_attempt', '', 'integer', 's', 'r'),
 ('f', 'environment_create', 'environment text, role regrole DEFAULT NULL::regrole', 'void', 'v', 'u');
+INSERT INTO contract_function (kind, name, arguments, result, volatility, parallel, returns_set) VALUES
+('f', 'batch_trigger_task', 'task_id text, items jsonb, idempotency_key text DEFAULT NULL::text, environment text DEFAULT NULL::text', 'TABLE(index integer, run_id uuid, is_cached boolean, status trigger_idem.run_status)', 'v', 'u', true),
+('f', 'prune', 'finished_before interval DEFAULT ''30 days''::interval, batch integer DEFAULT 10000', 'TABLE(what text, removed bigint)', 'v', 'u', true);
 
 -- Each with ours of the same arguments, or at least of the same name
 CREATE TEMPORARY VIEW compared AS
@@ -48,7 +53,8 @@ FROM compared ORDER BY number;
 SELECT is(format('%s %s %s', p.prokind, p.provolatile, p.proparallel), format('%s %s %s', kind, volatility, parallel),
 	'kind, volatility and parallel safety of ' || title)
 FROM compared c LEFT JOIN pg_proc p USING (oid) ORDER BY number;
-SELECT is(p.proisstrict OR p.proretset, false, title || ' is not STRICT and returns no set')
+SELECT is(row(p.proisstrict, p.proretset)::text, row(false, returns_set)::text,
+	title || ' is not STRICT and returns ' || CASE WHEN returns_set THEN 'a set' ELSE 'no set' END)
 FROM compared c LEFT JOIN pg_proc p USING (oid) ORDER BY number;
 -- an overload would make calls ambiguous
 SELECT is((SELECT count(*) FROM pg_proc p
@@ -98,6 +104,16 @@ SELECT is((SELECT array_agg(format('%s %s', a.attname, format_type(a.atttypid, a
 			AND a.attnum BETWEEN 1 AND cardinality(v.columns)),
 	v.columns, 'first columns of view ' || v.name)
 FROM contract_view v ORDER BY v.number;
+-- these do, in any order
+SELECT is(ARRAY(SELECT format('%s %s', a.attname, format_type(a.atttypid, a.atttypmod)) FROM pg_attribute a
+		WHERE a.attrelid = to_regclass('trigger_idem.' || m.name) AND a.attnum > (SELECT cardinality(v.columns) FROM contract_view v WHERE v.name = m.name)
+			AND a.attname::text = ANY (SELECT split_part(c, ' ', 1) FROM unnest(m.columns) c) ORDER BY a.attname::text COLLATE "C"),
+	ARRAY(SELECT c FROM unnest(m.columns) c ORDER BY split_part(c, ' ', 1) COLLATE "C"), 'further columns of view ' || m.name)
+FROM (VALUES
+	(1, 'runs', ARRAY['triggered_by text', 'held_because text', 'concurrency_key text', 'ttl interval']),
+	(2, 'attempts', ARRAY['steps_done integer', 'steps_replayed integer']),
+	(3, 'steps', ARRAY['scope text', 'expires_at timestamp with time zone']),
+	(4, 'idempotency_keys', ARRAY['idempotency_group text', 'status trigger_idem.run_status'])) m(number, name, columns) ORDER BY m.number;
 SELECT is(c.relkind, 'v', v.name || ' is a view')
 FROM contract_view v LEFT JOIN pg_class c ON c.oid = to_regclass('trigger_idem.' || v.name)
 ORDER BY v.number;

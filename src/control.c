@@ -1,0 +1,358 @@
+/*-------------------------------------------------------------------------
+ *
+ * control.c
+ *	  Controlling runs and queues: run_cancel(), run_replay(), queue_pause().
+ *
+ * A cancel takes the run away from whoever works it, in the transaction of the
+ * caller; from then on that worker cannot commit.  When the caller has committed,
+ * a session that executes the run is told by the signal that cancels a query.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/dsm.h"
+#include "storage/latch.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/wait_event.h"
+
+#include "access.h"
+#include "control.h"
+#include "current.h"
+#include "run.h"
+#include "statement.h"
+#include "store.h"
+#include "task.h"
+#include "trigger.h"
+#include "wake.h"
+#include "worker.h"
+
+/* How often, and how far apart in ms, to try when somebody is committing */
+#define CANCEL_TRIES	100
+#define CANCEL_WAIT_MS	10
+
+PG_FUNCTION_INFO_V1(trigger_idem_run_cancel);
+PG_FUNCTION_INFO_V1(trigger_idem_run_replay);
+PG_FUNCTION_INFO_V1(trigger_idem_queue_pause);
+PG_FUNCTION_INFO_V1(trigger_idem_queue_resume);
+
+/* ---------- Sessions to tell when this transaction has committed ---------- */
+
+typedef struct CanceledAttempt
+{
+	pg_uuid_t	run_id;
+	int			attempt;
+	int			nest_level;
+	dsm_segment *worker;
+} CanceledAttempt;
+
+/* In TopTransactionContext */
+static List *canceled = NIL;
+
+/* An error is still possible here, so what may raise one is done now. */
+static void
+cancel_at_commit(const pg_uuid_t *run_id, int attempt, int64 token)
+{
+	dsm_segment *worker = token == WORKER_OUTSIDE ? NULL : worker_attach(token);
+	MemoryContext caller;
+	CanceledAttempt *cancel;
+
+	if (worker == NULL)
+		return;
+	caller = MemoryContextSwitchTo(TopTransactionContext);
+	cancel = palloc(sizeof(CanceledAttempt));
+	cancel->run_id = *run_id;
+	cancel->attempt = attempt;
+	cancel->nest_level = GetCurrentTransactionNestLevel();
+	cancel->worker = worker;
+	canceled = lappend(canceled, cancel);
+	MemoryContextSwitchTo(caller);
+}
+
+static void
+control_xact_callback(XactEvent event, void *arg)
+{
+	ListCell   *cell;
+
+	if (event == XACT_EVENT_PRE_PREPARE && canceled != NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot PREPARE a transaction that has canceled a run")));
+	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT)
+		return;
+	foreach(cell, canceled)
+	{
+		CanceledAttempt *cancel = lfirst(cell);
+
+		if (event == XACT_EVENT_COMMIT)
+			worker_cancel(cancel->worker, &cancel->run_id, cancel->attempt);
+		worker_detach(cancel->worker);
+	}
+	canceled = NIL;
+}
+
+static void
+control_subxact_callback(SubXactEvent event, SubTransactionId subid, SubTransactionId parent,
+						 void *arg)
+{
+	int			level = GetCurrentTransactionNestLevel();
+	ListCell   *cell;
+
+	if (event != SUBXACT_EVENT_ABORT_SUB && event != SUBXACT_EVENT_COMMIT_SUB)
+		return;
+	foreach(cell, canceled)
+	{
+		CanceledAttempt *cancel = lfirst(cell);
+
+		if (cancel->nest_level < level)
+			continue;
+		if (event == SUBXACT_EVENT_COMMIT_SUB)
+			cancel->nest_level = level - 1;
+		else
+		{
+			worker_detach(cancel->worker);
+			canceled = foreach_delete_current(canceled, cell);
+		}
+	}
+}
+
+/* Called once, when the library is loaded. */
+void
+control_init(void)
+{
+	RegisterXactCallback(control_xact_callback, NULL);
+	RegisterSubXactCallback(control_subxact_callback, NULL);
+}
+
+/* ---------- Runs ---------- */
+
+/* The row of a run that the caller may see: 42704 */
+static void
+run_require(const pg_uuid_t *run_id, Datum *values, bool *nulls)
+{
+	Snapshot	snapshot = store_latest_snapshot();
+	bool		found = store_fetch(STORE_RUN, UUIDPGetDatum(run_id), snapshot, values, nulls);
+
+	UnregisterSnapshot(snapshot);
+	if (!found || !access_may_see_run(TextDatumGetCString(values[RUN_TASK_ID - 1]),
+									  TextDatumGetCString(values[RUN_TRIGGERED_BY - 1]),
+									  TextDatumGetCString(values[RUN_ENVIRONMENT - 1])))
+		run_unknown_error(run_id);
+}
+
+/* The first argument, a run's id */
+static pg_uuid_t *
+run_id_arg(FunctionCallInfo fcinfo)
+{
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("run_id must not be null")));
+	return PG_GETARG_UUID_P(0);
+}
+
+/* Cancel a run once; false when it is final, or somebody has locked it. */
+static bool
+run_cancel_once(const pg_uuid_t *run_id, bool *is_final)
+{
+	static const AttemptResult result = {.end = ATTEMPT_CANCELED,.steps_done = -1};
+	Snapshot	snapshot = store_latest_snapshot();
+	Datum		entry[ENTRY_COLUMNS];
+	bool		nulls[ENTRY_COLUMNS];
+	bool		found;
+	int			attempt;
+
+	found = store_fetch(STORE_QUEUE_ENTRY, UUIDPGetDatum(run_id), snapshot, entry, nulls);
+	UnregisterSnapshot(snapshot);
+	*is_final = !found || run_has_expired(entry, nulls);
+	if (*is_final)
+		return false;
+	if (nulls[ENTRY_WORKER_TOKEN - 1])
+		return run_end_unclaimed(run_id, RUN_CANCELED, false);
+	attempt = DatumGetInt32(entry[ENTRY_ATTEMPT - 1]);
+	if (!run_take_away(run_id, attempt, &result))
+		return false;
+	cancel_at_commit(run_id, attempt, DatumGetInt64(entry[ENTRY_WORKER_TOKEN - 1]));
+	return true;
+}
+
+/* The ids of a run's unfinished children */
+static List *
+run_children(const pg_uuid_t *run_id)
+{
+	List	   *children = NIL;
+	Snapshot	snapshot = store_latest_snapshot();
+	StoreWalk	walk;
+	bool		isnull;
+
+	store_walk_begin(&walk, STORE_CHILDREN, snapshot);
+	store_walk_seek_children(&walk, UUIDPGetDatum(run_id));
+	while (store_walk_next(&walk))
+	{
+		pg_uuid_t  *child = palloc(sizeof(pg_uuid_t));
+
+		*child = *DatumGetUUIDP(slot_getattr(walk.slot, ENTRY_RUN_ID, &isnull));
+		children = lappend(children, child);
+	}
+	store_walk_end(&walk);
+	UnregisterSnapshot(snapshot);
+	return children;
+}
+
+/*
+ * Cancel a run and its unfinished children; false when it was final.  A worker's
+ * transaction is not waited for, but whoever is just committing gets a second.
+ */
+static bool
+run_cancel_tree(const pg_uuid_t *run_id)
+{
+	bool		is_final = false;
+	bool		was_canceled;
+	ListCell   *cell;
+
+	check_stack_depth();
+	if (current_run() && memcmp(&current_run()->run_id, run_id, sizeof(pg_uuid_t)) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("a run cannot cancel itself"),
+				 errhint("Raise an error with SQLSTATE TI006 to end it.")));
+	for (int i = 0; !(was_canceled = run_cancel_once(run_id, &is_final)) && !is_final; i++)
+	{
+		if (i == CANCEL_TRIES)
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("run %s is locked", run_id_text(run_id)),
+					 errdetail("Its worker, or another cancel, is about to commit."),
+					 errhint("Try again.")));
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, CANCEL_WAIT_MS,
+						 PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	if (was_canceled)
+	{
+		CommandCounterIncrement();
+		foreach(cell, run_children(run_id))
+			(void) run_cancel_tree(lfirst(cell));
+	}
+	return was_canceled;
+}
+
+/* run_cancel(run_id uuid): true if the run was not final */
+Datum
+trigger_idem_run_cancel(PG_FUNCTION_ARGS)
+{
+	pg_uuid_t  *run_id = run_id_arg(fcinfo);
+	Datum		values[RUN_COLUMNS];
+	bool		nulls[RUN_COLUMNS];
+
+	PreventCommandDuringRecovery("run_cancel()");
+	PreventCommandIfReadOnly("run_cancel()");
+	store_pin();
+	run_require(run_id, values, nulls);
+	PG_RETURN_BOOL(run_cancel_tree(run_id));
+}
+
+/* The options of a run that exists; what is to be due is due now. */
+static void
+replay_options(const Datum *values, const bool *nulls, NullableDatum *options)
+{
+	static const struct
+	{
+		TriggerOption option;
+		int			column;
+	}			kept[] = {
+		{OPTION_TASK_ID, RUN_TASK_ID},
+		{OPTION_PAYLOAD, RUN_PAYLOAD},
+		{OPTION_TTL, RUN_TTL},
+		{OPTION_PRIORITY, RUN_PRIORITY},
+		{OPTION_QUEUE, RUN_QUEUE},
+		{OPTION_CONCURRENCY_KEY, RUN_CONCURRENCY_KEY},
+		{OPTION_MAX_ATTEMPTS, RUN_MAX_ATTEMPTS},
+		{OPTION_TAGS, RUN_TAGS},
+		{OPTION_METADATA, RUN_METADATA},
+		{OPTION_ENVIRONMENT, RUN_ENVIRONMENT},
+	};
+
+	for (int i = 0; i < TRIGGER_OPTIONS; i++)
+		options[i].isnull = true;
+	for (size_t i = 0; i < lengthof(kept); i++)
+	{
+		options[kept[i].option].value = values[kept[i].column - 1];
+		options[kept[i].option].isnull = nulls[kept[i].column - 1];
+	}
+	options[OPTION_IDEMPOTENCY_KEY_SCOPE].value = CStringGetTextDatum("global");
+	options[OPTION_IDEMPOTENCY_KEY_SCOPE].isnull = false;
+}
+
+/* run_replay(run_id uuid): the id of a new run like it */
+Datum
+trigger_idem_run_replay(PG_FUNCTION_ARGS)
+{
+	pg_uuid_t  *run_id = run_id_arg(fcinfo);
+	NullableDatum options[TRIGGER_OPTIONS];
+	TriggerCall trigger;
+	TriggerResult result;
+	Datum		values[RUN_COLUMNS];
+	bool		nulls[RUN_COLUMNS];
+	pg_uuid_t  *new_id = palloc(sizeof(pg_uuid_t));
+
+	run_require(run_id, values, nulls);
+	replay_options(values, nulls, options);
+	trigger_prepare(options, TRIGGER_REPLAY, &trigger);
+	trigger_one(&trigger, &result);
+	*new_id = result.run_id;
+	PG_RETURN_UUID_P(new_id);
+}
+
+/* ---------- Queues ---------- */
+
+static Statement pause_queue = {
+	.sql = "INSERT INTO trigger_idem.paused_queue (queue, paused_at)"
+	"  VALUES ($1, pg_catalog.clock_timestamp()) ON CONFLICT DO NOTHING",
+	.expected = SPI_OK_INSERT,
+	.argtypes = {TEXTOID}
+};
+
+static Statement resume_queue = {
+	.sql = "DELETE FROM trigger_idem.paused_queue WHERE queue OPERATOR(pg_catalog.=) $1",
+	.expected = SPI_OK_DELETE,
+	.argtypes = {TEXTOID}
+};
+
+/* Run a statement about the queue that is the first argument. */
+static void
+queue_run(FunctionCallInfo fcinfo, Statement *statement)
+{
+	OwnerScope	scope;
+	Datum		values[1];
+
+	identifier_check("queue", PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	values[0] = PG_GETARG_DATUM(0);
+	owner_begin(&scope);
+	statement_run(statement, values, NULL);
+	owner_end(&scope);
+}
+
+/* queue_pause(queue text) */
+Datum
+trigger_idem_queue_pause(PG_FUNCTION_ARGS)
+{
+	queue_run(fcinfo, &pause_queue);
+	PG_RETURN_VOID();
+}
+
+/* queue_resume(queue text) */
+Datum
+trigger_idem_queue_resume(PG_FUNCTION_ARGS)
+{
+	queue_run(fcinfo, &resume_queue);
+	wake_queue(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	PG_RETURN_VOID();
+}

@@ -147,7 +147,12 @@ static bool
 sha256_begin(void)
 {
 	if (sha256 == NULL)
+	{
+		MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
+
 		sha256 = pg_cryptohash_create(PG_SHA256);
+		MemoryContextSwitchTo(caller);
+	}
 	return sha256 != NULL && pg_cryptohash_init(sha256) == 0;
 }
 

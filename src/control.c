@@ -353,6 +353,6 @@ Datum
 trigger_idem_queue_resume(PG_FUNCTION_ARGS)
 {
 	queue_run(fcinfo, &resume_queue);
-	wake_queue(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	wake_workers(text_to_cstring(PG_GETARG_TEXT_PP(0)), NULL);
 	PG_RETURN_VOID();
 }

@@ -590,7 +590,9 @@ end_attempt(Statement *lock, const pg_uuid_t *run_id, int attempt, const Attempt
 			entry_requeue(run_id, &entry, entry.failures + (ends[result->end].counts ? 1 : 0),
 						  outcome.visible_from);
 			if (outcome.status == RUN_QUEUED)
-				wake_queue(TextDatumGetCString(entry.queue));
+				wake_workers(TextDatumGetCString(entry.queue), entry.task);
+			else
+				wake_later(outcome.visible_from);
 		}
 	}
 	owner_end(&scope);

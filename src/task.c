@@ -28,6 +28,7 @@
 #include <math.h>
 
 #include "access.h"
+#include "background.h"
 #include "compat.h"
 #include "routine.h"
 #include "statement.h"
@@ -622,6 +623,11 @@ trigger_idem_task_create(PG_FUNCTION_ARGS)
 	run_as_check(owner, run_as);
 	if (has_handler)
 		handler_check_role(&handler, run_as);
+	if (has_handler && background_is_there() && !background_may_be(run_as))
+		ereport(WARNING,
+				(errmsg("no background worker can work task \"%s\"", task_id),
+				 errdetail("Role \"%s\" may not log in.", GetUserNameFromId(run_as, false)),
+				 errhint("ALTER ROLE .. LOGIN CONNECTION LIMIT 0 lets background workers log in, and nobody else.")));
 
 	memset(nulls, ' ', sizeof(nulls));
 	values[0] = CStringGetTextDatum(task_id);

@@ -328,8 +328,10 @@ void
 trigger_inserted(const TriggerCall *trigger, const TriggerResult *result)
 {
 	if (result->status == RUN_QUEUED)
-		wake_queue(trigger->queue.isnull ? trigger->task->queue :
-				   TextDatumGetCString(trigger->queue.value));
+		wake_workers(trigger->queue.isnull ? trigger->task->queue :
+					 TextDatumGetCString(trigger->queue.value), trigger->task);
+	else if (result->status == RUN_DELAYED)
+		wake_later(trigger->run_at);
 }
 
 /* After all of them */

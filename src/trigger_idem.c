@@ -11,6 +11,7 @@
 #include "utils/guc.h"
 
 #include "application.h"
+#include "background.h"
 #include "control.h"
 #include "current.h"
 #include "routine.h"
@@ -18,6 +19,7 @@
 #include "store.h"
 #include "task.h"
 #include "trigger_idem.h"
+#include "wake.h"
 
 #define SHARD_MAX 1023
 
@@ -84,14 +86,16 @@ _PG_init(void)
 							 false,
 							 PGC_SUSET, 0,
 							 NULL, NULL, NULL);
-	MarkGUCPrefixReserved("trigger_idem");
 
 	store_init();
 	task_init();
+	background_init();
+	wake_init();
 	/* of callbacks, the one that came last is called first: the fence */
 	control_init();
 	application_init();
 	current_init();
 	routine_init();
 	step_init();
+	MarkGUCPrefixReserved("trigger_idem");
 }

@@ -8,6 +8,10 @@
 #ifndef TRIGGER_IDEM_WAKE_H
 #define TRIGGER_IDEM_WAKE_H
 
-extern void wake_queue(const char *queue);
+#include "task.h"
+
+extern void wake_init(void);
+extern void wake_workers(const char *queue, const Task *task);
+extern void wake_later(TimestampTz due);
 
 #endif							/* TRIGGER_IDEM_WAKE_H */

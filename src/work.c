@@ -56,6 +56,7 @@
 #include "step.h"
 #include "store.h"
 #include "task.h"
+#include "work.h"
 #include "worker.h"
 
 /* One call of work() */
@@ -73,6 +74,12 @@ typedef struct Work
 
 /* A handler that goes on after its time is cancelled again and again. */
 #define CANCEL_AGAIN_MS 1000
+
+/* See work.h. */
+volatile sig_atomic_t work_stop = false;
+
+/* Code of a user is running, and may be cancelled. */
+static volatile sig_atomic_t handler_is_running = false;
 
 /* The present attempt has taken longer than its task allows. */
 static volatile sig_atomic_t duration_is_over = false;
@@ -175,6 +182,39 @@ duration_end(void)
 		QueryCancelPending = false;
 }
 
+/* ---------- Stopping ---------- */
+
+/* Runs in a signal handler */
+void
+work_request_stop(void)
+{
+	work_stop = true;
+	if (handler_is_running)
+	{
+		QueryCancelPending = true;
+		InterruptPending = true;
+	}
+	SetLatch(MyLatch);
+}
+
+static void
+handler_begins(const Task *task)
+{
+	handler_is_running = true;
+	if (work_stop)
+		work_request_stop();
+	duration_begin(task);
+}
+
+static void
+handler_ends(void)
+{
+	handler_is_running = false;
+	duration_end();
+	if (work_stop)
+		QueryCancelPending = false;
+}
+
 /* ---------- One attempt ---------- */
 
 /*
@@ -217,11 +257,11 @@ work_execute(Work *work, const ClaimedRun *claimed, CurrentRun *run)
 	task = task_require(claimed->task_id);
 	work_find_handler(claimed, task, &handler);
 	current_run_set(run);
-	duration_begin(task);
+	handler_begins(task);
 	output = handler_call(&handler, claimed->payload, claimed->payload_isnull, &isnull);
 	MemoryContextSwitchTo(work->attempt_context);
 	work_check_constraints();
-	duration_end();
+	handler_ends();
 	/* it may have caught the cancel */
 	if (duration_is_over)
 		ereport(ERROR,
@@ -237,6 +277,17 @@ work_execute(Work *work, const ClaimedRun *claimed, CurrentRun *run)
 }
 
 /*
+ * Was it the CALL that was cancelled or ran out of time?  A handler may raise
+ * 57014 itself, which is an error like others.
+ */
+static bool
+is_real_cancel(const ErrorData *error)
+{
+	return error->sqlerrcode == ERRCODE_QUERY_CANCELED && error->funcname != NULL &&
+		strcmp(error->funcname, "ProcessInterrupts") == 0;
+}
+
+/*
  * Record that an attempt failed.  One that has lost its run has nothing to
  * record.
  */
@@ -247,6 +298,8 @@ work_record_failure(Work *work, const CurrentRun *run, const ErrorData *error)
 
 	if (duration_is_over)
 		result.end = ATTEMPT_TIMED_OUT;
+	else if (work_stop && is_real_cancel(error))
+		result.end = ATTEMPT_RELEASED;
 	else if (error->sqlerrcode == ERRCODE_ABORT_RUN)
 		result.end = ATTEMPT_ABORTED;
 	result.error = duration_is_over ? failure_timed_out() : failure_from_error(error);
@@ -268,17 +321,6 @@ work_show(const ClaimedRun *claimed)
 										claimed->attempt));
 	else
 		pgstat_report_activity(STATE_RUNNING, debug_query_string);
-}
-
-/*
- * Was it the CALL that was cancelled or ran out of time?  A handler may raise
- * 57014 itself, which is an error like others.
- */
-static bool
-is_real_cancel(const ErrorData *error)
-{
-	return error->sqlerrcode == ERRCODE_QUERY_CANCELED && error->funcname != NULL &&
-		strcmp(error->funcname, "ProcessInterrupts") == 0;
 }
 
 /*
@@ -315,7 +357,7 @@ work_attempt(Work *work, const ClaimedRun *claimed)
 	}
 	PG_END_TRY();
 	PortalContext = portal_context;
-	duration_end();
+	handler_ends();
 	was_canceled = worker_end_attempt();
 	work_show(NULL);
 	current_run_clear();
@@ -325,7 +367,7 @@ work_attempt(Work *work, const ClaimedRun *claimed)
 		work_record_failure(work, &run, error);
 	if (settings_restore(work->settings))
 		work_commit(work);
-	if (error && is_real_cancel(error) && !duration_is_over && !was_canceled)
+	if (error && is_real_cancel(error) && !duration_is_over && !was_canceled && !work_stop)
 		ReThrowError(error);
 
 	/* the handler may have turned it into something else */
@@ -385,7 +427,7 @@ work_loop(Work *work, int max_runs)
 	int			processed = 0;
 
 	work_commit(work);
-	while (processed < max_runs && (claimed = work_claim(work)) != NULL)
+	while (processed < max_runs && !work_stop && (claimed = work_claim(work)) != NULL)
 	{
 		work_attempt(work, claimed);
 		processed++;
@@ -440,10 +482,8 @@ max_runs_argument(FunctionCallInfo fcinfo)
 }
 
 static void
-work_arguments(FunctionCallInfo fcinfo, Work *work)
+work_arguments(FunctionCallInfo fcinfo, Claimer *claimer)
 {
-	Claimer    *claimer = &work->claimer;
-
 	if (!PG_ARGISNULL(0))
 	{
 		claimer->queue = text_to_cstring(PG_GETARG_TEXT_PP(0));
@@ -451,21 +491,81 @@ work_arguments(FunctionCallInfo fcinfo, Work *work)
 	}
 	if (!PG_ARGISNULL(2))
 		claimer->environment = pstrdup(environment_choose(PG_GETARG_TEXT_PP(2)));
-	claimer->run_as = GetUserNameFromId(GetUserId(), false);
 	claimer->worker_id = psprintf("backend %d", MyProcPid);
-	claimer->context = PortalContext;
-	work->settings = settings_save();
-	work->has_timeout = get_timeout_active(STATEMENT_TIMEOUT);
+}
+
+/*
+ * Work as the claimer, inside the active portal, from a transaction that is
+ * there to one that is.  How many attempts were made?  The session may show its
+ * sign of life already, and go on to.
+ */
+static int
+work_as(const Claimer *claimer, int max_runs, bool has_begun)
+{
+	Work		work = {.claimer = *claimer};
+	volatile int processed = 0;
+
+	MemoryContextSwitchTo(PortalContext);
+	work.claimer.run_as = GetUserNameFromId(GetUserId(), false);
+	work.claimer.context = PortalContext;
+	work.settings = settings_save();
+	work.has_timeout = get_timeout_active(STATEMENT_TIMEOUT);
+	work.attempt_context = AllocSetContextCreate(TopMemoryContext, "trigger_idem attempt",
+												 ALLOCSET_DEFAULT_SIZES);
+	PG_TRY();
+	{
+		work.claimer.worker_token = worker_begin();
+		processed = work_loop(&work, max_runs);
+	}
+	PG_FINALLY();
+	{
+		if (!has_begun)
+			worker_end();
+		current_run_clear();
+		step_forget_run();
+		/* an error on its way out has its strings there */
+		MemoryContextSetParent(work.attempt_context, PortalContext);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(PortalContext);
+	return processed;
+}
+
+/*
+ * Work whatever is due for the role of this background worker.  Handlers need a
+ * portal around them, as a CALL has one.
+ */
+int
+work_everything(const char *worker_id)
+{
+	Claimer		claimer = {.worker_id = worker_id};
+	Portal		portal;
+	int			processed;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	portal = CreatePortal("trigger_idem", true, true);
+	portal->visible = false;
+	PortalDefineQuery(portal, NULL, "trigger_idem", CMDTAG_CALL, NIL, NULL);
+	portal->status = PORTAL_ACTIVE;
+	ActivePortal = portal;
+	PortalContext = portal->portalContext;
+	processed = work_as(&claimer, PG_INT32_MAX, true);
+	ActivePortal = NULL;
+	PortalContext = NULL;
+	MarkPortalDone(portal);
+	PortalDrop(portal, false);
+	CommitTransactionCommand();
+	return processed;
 }
 
 /* work(queue text, max_runs int, environment text, INOUT processed int) */
 Datum
 trigger_idem_work(PG_FUNCTION_ARGS)
 {
-	Work		work = {0};
+	Claimer		claimer = {0};
 	TupleDesc	desc;
 	int			max_runs;
-	volatile int processed = 0;
 	Datum		values[1];
 	bool		nulls[1] = {false};
 
@@ -476,29 +576,11 @@ trigger_idem_work(PG_FUNCTION_ARGS)
 	/* what the call needs to the end must survive commits */
 	MemoryContextSwitchTo(PortalContext);
 	max_runs = max_runs_argument(fcinfo);
-	work_arguments(fcinfo, &work);
+	work_arguments(fcinfo, &claimer);
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "work() does not return a row");
 	desc = BlessTupleDesc(desc);
 
-	work.attempt_context = AllocSetContextCreate(TopMemoryContext, "trigger_idem attempt",
-												 ALLOCSET_DEFAULT_SIZES);
-	PG_TRY();
-	{
-		work.claimer.worker_token = worker_begin();
-		processed = work_loop(&work, max_runs);
-	}
-	PG_FINALLY();
-	{
-		worker_end();
-		current_run_clear();
-		step_forget_run();
-		/* an error on its way out has its strings there */
-		MemoryContextSetParent(work.attempt_context, PortalContext);
-	}
-	PG_END_TRY();
-
-	MemoryContextSwitchTo(PortalContext);
-	values[0] = Int32GetDatum(processed);
+	values[0] = Int32GetDatum(work_as(&claimer, max_runs, false));
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)));
 }

@@ -75,15 +75,16 @@ worker_detached(dsm_segment *segment, Datum arg)
 }
 
 /*
- * Begin to show a sign of life, until worker_end() or the end of the session.
- * Returns the token that names it.
+ * Begin to show a sign of life, until worker_end() or the end of the session, if
+ * that was not done yet.  Returns the token that names it.
  */
 int64
 worker_begin(void)
 {
 	SignOfLife *sign;
 
-	Assert(my_segment == NULL);
+	if (my_segment)
+		return my_sign->token;
 	my_segment = dsm_create(sizeof(SignOfLife), 0);
 	dsm_pin_mapping(my_segment);
 

@@ -1,0 +1,19 @@
+/*-------------------------------------------------------------------------
+ *
+ * background.h
+ *	  Background workers, where the library is preloaded.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TRIGGER_IDEM_BACKGROUND_H
+#define TRIGGER_IDEM_BACKGROUND_H
+
+#include "utils/timestamp.h"
+
+extern void background_init(void);
+extern bool background_is_there(void);
+extern bool background_may_be(Oid role);
+extern void background_wake(Oid role);
+extern void background_scan_at(TimestampTz due);
+
+#endif							/* TRIGGER_IDEM_BACKGROUND_H */

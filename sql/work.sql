@@ -299,6 +299,50 @@ CALL trigger_idem.work('work_drops');
 RESET client_min_messages;
 SELECT task_id, status, output, error->>'code' AS code, error->>'message' AS message FROM trigger_idem.runs WHERE queue = 'work_drops' ORDER BY 1;
 
+-- several runs a commit: functions that succeed share a transaction; a procedure,
+-- and whatever comes after an error, has its own, and nothing is done twice
+CREATE TABLE work_test.grouped (n int, xid xid8 DEFAULT pg_current_xact_id());
+CREATE FUNCTION work_test.grouped(payload jsonb) RETURNS int LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO work_test.grouped (n) VALUES ((payload->>'n')::int);
+	PERFORM trigger_idem.run_once_sql('step', 'SELECT 1');
+	IF payload ? 'fails' THEN
+		RAISE 'failed on purpose';
+	END IF;
+	PERFORM pg_sleep((payload->>'sleeps')::float8);
+	RETURN (payload->>'n')::int;
+END $$;
+CREATE PROCEDURE work_test.grouped_commits(payload jsonb) LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO work_test.grouped (n) VALUES ((payload->>'n')::int);
+	COMMIT;
+END $$;
+SELECT trigger_idem.task_create('grouped', 'work_test.grouped', queue => 'work_grouped', max_attempts => 1);
+SELECT trigger_idem.task_create('grouped_commits', 'work_test.grouped_commits', queue => 'work_grouped');
+SELECT count(trigger_idem.trigger_task(CASE n WHEN 4 THEN 'grouped_commits' ELSE 'grouped' END,
+	jsonb_strip_nulls(jsonb_build_object('n', n, 'fails', CASE n WHEN 9 THEN true END)))) FROM generate_series(1, 14) n;
+SET trigger_idem.runs_per_commit = 5;
+CALL trigger_idem.work('work_grouped', 13);
+SELECT array_agg(n ORDER BY n) AS together FROM work_test.grouped GROUP BY xid ORDER BY 1;
+SELECT r.payload->'n' AS n, r.status, a.attempt, a.status, a.steps_done, r.output, r.error->>'message' AS error
+FROM trigger_idem.runs r LEFT JOIN trigger_idem.attempts a USING (run_id) WHERE queue = 'work_grouped' ORDER BY 1;
+SELECT count(*) FROM trigger_idem.steps s JOIN trigger_idem.runs r USING (run_id) WHERE queue = 'work_grouped';
+CALL trigger_idem.work('work_grouped');
+-- a timeout of the CALL fails the run in hand and gives the others back
+TRUNCATE work_test.grouped;
+SELECT trigger_idem.task_create('grouped', 'work_test.grouped', queue => 'work_grouped', max_attempts => 2, min_backoff => '1 minute');
+SELECT count(trigger_idem.trigger_task('grouped', jsonb_build_object('n', n, 'sleeps', CASE n WHEN 22 THEN 60 ELSE 0 END)))
+FROM generate_series(21, 23) n;
+SET statement_timeout = '200ms';
+CALL trigger_idem.work('work_grouped');
+RESET statement_timeout;
+SELECT r.payload->'n' AS n, r.status, a.attempt, a.status, a.error->>'code' AS code
+FROM trigger_idem.runs r LEFT JOIN trigger_idem.attempts a USING (run_id) WHERE queue = 'work_grouped' AND payload ? 'sleeps' ORDER BY 1;
+SELECT n FROM work_test.grouped;
+CALL trigger_idem.work('work_grouped');
+SELECT n FROM work_test.grouped ORDER BY n;
+RESET trigger_idem.runs_per_commit;
+
 -- only tasks of the role that logged in; only at top level
 CREATE ROLE regress_worker;
 SELECT trigger_idem.task_create('of_another', 'helper.handler', queue => 'work_roles', run_as => 'regress_worker');

@@ -30,6 +30,7 @@ int			trigger_idem_max_payload_size = 10 * 1024;
 int			trigger_idem_max_metadata_size = 256;
 int			trigger_idem_max_tags = 10;
 bool		trigger_idem_notify = false;
+int			trigger_idem_runs_per_commit = 1;
 static char *environment_setting = NULL;
 
 void		_PG_init(void);
@@ -77,6 +78,13 @@ _PG_init(void)
 							NULL,
 							&trigger_idem_max_tags,
 							10, 0, 1000,
+							PGC_SUSET, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("trigger_idem.runs_per_commit",
+							"How many runs a session or background worker works in one transaction.",
+							"Those whose handlers are functions, and as long as all of them succeed.",
+							&trigger_idem_runs_per_commit,
+							1, 1, 1000,
 							PGC_SUSET, 0,
 							NULL, NULL, NULL);
 	DefineCustomBoolVariable("trigger_idem.notify",

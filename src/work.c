@@ -8,6 +8,10 @@
  * one that is a procedure may commit as often as it likes, and its last
  * transaction is the one in which the run's end is recorded.
  *
+ * With trigger_idem.runs_per_commit, that many are claimed at a time, and those
+ * of functions are worked in one transaction, as long as all goes well.  If it
+ * does not, nothing has happened, and each is worked in one of its own.
+ *
  * A procedure that may COMMIT cannot run in a subtransaction, so its error is
  * survived the way the server's own main loop does it: abort whatever
  * transaction is there, clean up what an abort leaves to that loop, begin a new
@@ -243,9 +247,12 @@ work_check_constraints(void)
 	AfterTriggerSetState(set);
 }
 
-/* Run the handler and record its output, all but the last commit. */
-static void
-work_execute(Work *work, const ClaimedRun *claimed, CurrentRun *run)
+/*
+ * Run the handler and record its output, all but the last commit.  In a group, a
+ * procedure is not run, for it may commit: then the answer is false.
+ */
+static bool
+work_execute(Work *work, const ClaimedRun *claimed, CurrentRun *run, bool in_group)
 {
 	AttemptResult result = {.end = ATTEMPT_COMPLETED,.retry_after_ms = -1};
 	const Task *task;
@@ -256,6 +263,9 @@ work_execute(Work *work, const ClaimedRun *claimed, CurrentRun *run)
 	store_pin();
 	task = task_require(claimed->task_id);
 	work_find_handler(claimed, task, &handler);
+	if (in_group && !OidIsValid(handler.result_type))
+		return false;
+	worker_begin_attempt(&run->run_id, run->attempt, interval_to_ms(&task->lease_duration));
 	current_run_set(run);
 	handler_begins(task);
 	output = handler_call(&handler, claimed->payload, claimed->payload_isnull, &isnull);
@@ -274,6 +284,7 @@ work_execute(Work *work, const ClaimedRun *claimed, CurrentRun *run)
 	result.steps_replayed = run->steps_replayed;
 	if (!run_end_attempt(&run->run_id, run->attempt, &result, NULL))
 		current_stale_error(&run->run_id, run->attempt);
+	return true;
 }
 
 /*
@@ -285,6 +296,13 @@ is_real_cancel(const ErrorData *error)
 {
 	return error->sqlerrcode == ERRCODE_QUERY_CANCELED && error->funcname != NULL &&
 		strcmp(error->funcname, "ProcessInterrupts") == 0;
+}
+
+/* Does an error of a handler end the CALL, too? */
+static bool
+ends_call(const ErrorData *error, bool was_canceled)
+{
+	return is_real_cancel(error) && !duration_is_over && !was_canceled && !work_stop;
 }
 
 /*
@@ -323,31 +341,75 @@ work_show(const ClaimedRun *claimed)
 		pgstat_report_activity(STATE_RUNNING, debug_query_string);
 }
 
+static void
+current_run_fill(const Work *work, const ClaimedRun *claimed, CurrentRun *run)
+{
+	memset(run, 0, sizeof(*run));
+	run->run_id = claimed->run_id;
+	run->attempt = claimed->attempt;
+	run->steady_attempt = claimed->steady_attempt;
+	run->environment = claimed->environment;
+	run->context = work->attempt_context;
+}
+
+/* What is done after a handler, however it ended; was the attempt canceled? */
+static bool
+work_leave_attempt(void)
+{
+	bool		was_canceled;
+
+	handler_ends();
+	was_canceled = worker_end_attempt();
+	current_run_clear();
+	step_forget_run();
+	return was_canceled;
+}
+
+/* The handler may have turned the timeout of the CALL into another error. */
+static ErrorData *
+work_timeout_error(const Work *work)
+{
+	ErrorData  *error = NULL;
+
+	if (!work->has_timeout || get_timeout_active(STATEMENT_TIMEOUT))
+		return NULL;
+	PG_TRY();
+	{
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("canceling statement due to statement timeout")));
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(work->attempt_context);
+		error = CopyErrorData();
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	return error;
+}
+
 /*
  * Work one claimed run, from one transaction of ours to the next.  Errors of
- * the handler are recorded; a cancel of the CALL is recorded and goes on.
+ * the handler are recorded.  A cancel of the CALL is recorded, too, and is the
+ * answer: it ends the call.
  */
-static void
+static ErrorData *
 work_attempt(Work *work, const ClaimedRun *claimed)
 {
 	Portal		portal = ActivePortal;
 	MemoryContext portal_context = PortalContext;
-	CurrentRun	run = {
-		.run_id = claimed->run_id,
-		.attempt = claimed->attempt,
-		.steady_attempt = claimed->steady_attempt,
-		.environment = claimed->environment,
-		.context = work->attempt_context
-	};
+	CurrentRun	run;
 	ErrorData  *volatile error = NULL;
 	bool		was_canceled;
 
+	current_run_fill(work, claimed, &run);
 	PortalContext = work->attempt_context;
 	duration_is_over = false;
 	work_show(claimed);
 	PG_TRY();
 	{
-		work_execute(work, claimed, &run);
+		(void) work_execute(work, claimed, &run, false);
 		work_commit(work);
 	}
 	PG_CATCH();
@@ -357,24 +419,120 @@ work_attempt(Work *work, const ClaimedRun *claimed)
 	}
 	PG_END_TRY();
 	PortalContext = portal_context;
-	handler_ends();
-	was_canceled = worker_end_attempt();
+	was_canceled = work_leave_attempt();
 	work_show(NULL);
-	current_run_clear();
-	step_forget_run();
 
 	if (error)
 		work_record_failure(work, &run, error);
 	if (settings_restore(work->settings))
 		work_commit(work);
-	if (error && is_real_cancel(error) && !duration_is_over && !was_canceled && !work_stop)
-		ReThrowError(error);
+	if (error && ends_call(error, was_canceled))
+		return error;
+	return work_timeout_error(work);
+}
 
-	/* the handler may have turned it into something else */
-	if (work->has_timeout && !get_timeout_active(STATEMENT_TIMEOUT))
-		ereport(ERROR,
-				(errcode(ERRCODE_QUERY_CANCELED),
-				 errmsg("canceling statement due to statement timeout")));
+/* ---------- Groups ---------- */
+
+/* Give back a run that was claimed and not worked. */
+static void
+work_give_back(Work *work, List *claimed, int from)
+{
+	AttemptResult result = {.end = ATTEMPT_RELEASED,.steps_done = -1,.retry_after_ms = -1};
+
+	if (from >= list_length(claimed))
+		return;
+	work_use_read_committed();
+	for (int i = from; i < list_length(claimed); i++)
+	{
+		const ClaimedRun *run = list_nth(claimed, i);
+
+		(void) run_end_attempt(&run->run_id, run->attempt, &result, NULL);
+	}
+	work_commit(work);
+}
+
+/*
+ * Work as many of the claimed runs as possible in one transaction, beginning
+ * with one of them.  All of these are completed and the answer is how many they
+ * are; or nothing has happened, and it is 0: one of them is for a procedure, or
+ * has failed.  Then each must have a transaction of its own.  A cancel of the
+ * CALL fails the run in hand and is the interrupt.
+ */
+static int
+work_group(Work *work, List *claimed, int from, ErrorData **interrupt)
+{
+	Portal		portal = ActivePortal;
+	MemoryContext portal_context = PortalContext;
+	CurrentRun	current;
+	ErrorData  *volatile error = NULL;
+	volatile bool was_canceled = false;
+	volatile int count = 0;
+
+	PortalContext = work->attempt_context;
+	duration_is_over = false;
+	PG_TRY();
+	{
+		while (from + count < list_length(claimed) && !work_stop)
+		{
+			const ClaimedRun *run = list_nth(claimed, from + count);
+
+			current_run_fill(work, run, &current);
+			work_show(run);
+			if (!work_execute(work, run, &current, true))
+				break;
+			if (work_leave_attempt())
+				current_stale_error(&run->run_id, run->attempt);
+			count++;
+		}
+		if (count > 0)
+			work_commit(work);
+	}
+	PG_CATCH();
+	{
+		PortalContext = portal_context;
+		error = work_recover(work, portal);
+		count = 0;
+		was_canceled = work_leave_attempt();
+	}
+	PG_END_TRY();
+	PortalContext = portal_context;
+	work_show(NULL);
+	if (error && ends_call(error, was_canceled))
+	{
+		work_record_failure(work, &current, error);
+		*interrupt = error;
+	}
+	if (settings_restore(work->settings))
+		work_commit(work);
+	return count;
+}
+
+/*
+ * Work all claimed runs.  What is left when the call ends early is given back,
+ * and the answer is the error that ends it, or NULL.
+ */
+static ErrorData *
+work_all(Work *work, List *claimed)
+{
+	int			next = 0;
+	bool		in_groups = list_length(claimed) > 1;
+	ErrorData  *error = NULL;
+
+	while (next < list_length(claimed) && !work_stop && error == NULL)
+	{
+		int			done = in_groups ? work_group(work, claimed, next, &error) : 0;
+
+		/* a group that failed would do so again */
+		in_groups = done > 0;
+		if (done == 0 && error == NULL)
+		{
+			error = work_attempt(work, list_nth(claimed, next));
+			done = 1;
+		}
+		next += done;
+	}
+	work_give_back(work, claimed, next);
+	return error;
 }
 
 /* ---------- The loop ---------- */
@@ -395,42 +553,42 @@ work_take_over_dead(Work *work, bool nothing_is_due)
 	return run_take_over_dead() > 0;
 }
 
-/* Claim the next run and commit that; NULL: none is due. */
-static ClaimedRun *
-work_claim(Work *work)
+/* Claim what comes next and commit that; NIL: nothing is due. */
+static List *
+work_claim(Work *work, int max_runs)
 {
 	List	   *claimed;
 
 	work_use_read_committed();
 	(void) work_take_over_dead(work, false);
-	claimed = claim_runs(&work->claimer, 1);
+	claimed = claim_runs(&work->claimer, max_runs);
 	if (claimed == NIL && work_take_over_dead(work, true))
-		claimed = claim_runs(&work->claimer, 1);
+		claimed = claim_runs(&work->claimer, max_runs);
 
 	/* the attempt number must be on disk before anything is done under it */
 	if (claimed != NIL)
-	{
-		ClaimedRun *run = linitial(claimed);
-
-		worker_begin_attempt(&run->run_id, run->attempt, run_lease_ms(run->task_id));
 		ForceSyncCommit();
-	}
 	work_commit(work);
-	return claimed == NIL ? NULL : linitial(claimed);
+	return claimed;
 }
 
 /* Work until no run is due or max_runs attempts were made; how many were? */
 static int
 work_loop(Work *work, int max_runs)
 {
-	ClaimedRun *claimed;
+	List	   *claimed;
 	int			processed = 0;
 
 	work_commit(work);
-	while (processed < max_runs && !work_stop && (claimed = work_claim(work)) != NULL)
+	while (processed < max_runs && !work_stop &&
+		   (claimed = work_claim(work, Min(trigger_idem_runs_per_commit,
+										   max_runs - processed))) != NIL)
 	{
-		work_attempt(work, claimed);
-		processed++;
+		ErrorData  *error = work_all(work, claimed);
+
+		if (error)
+			ReThrowError(error);
+		processed += list_length(claimed);
 		MemoryContextReset(work->attempt_context);
 		CHECK_FOR_INTERRUPTS();
 	}

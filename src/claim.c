@@ -46,7 +46,10 @@
 /* How long a claimer may trust what it remembers */
 #define LOOK_AGAIN_MS 1000
 
-/* A walk past more index entries than this is long. */
+/*
+ * A walk past more index entries than this is long.  Those that the index has
+ * marked dead itself cannot be counted, but there is one for each earlier claim.
+ */
 #define LONG_WALK 100
 
 /* A claim ends no more expired runs than this. */
@@ -59,6 +62,7 @@ typedef struct QueueHead
 	TimestampTz next;			/* no entry for us has a lower ord, as far as
 								 * is known */
 	bool		begin_there;	/* the walk up to next is long */
+	int			claims;			/* since the last look at everything */
 } QueueHead;
 
 /* One claim */
@@ -354,13 +358,14 @@ claim_from_queue(Claim *claim, QueueHead *head, TimestampTz limit)
 		if (!claim_wants_entry(claim, &candidate) || !claim_has_room(claim, &candidate))
 			continue;
 		head->next = DatumGetTimestampTz(slot_getattr(walk->slot, ENTRY_ORD, &isnull));
-		if (walk->passed > LONG_WALK)
+		if (walk->passed > LONG_WALK || head->claims > LONG_WALK)
 			head->begin_there = true;
 		if (head->next > limit)
 			return WALK_LATER;
 		if (!store_walk_lock(walk))
 			continue;
 		claim_entry(claim, &candidate);
+		head->claims++;
 		if (list_length(claim->claimed) == claim->max_runs)
 			return WALK_ENOUGH;
 	}
@@ -378,6 +383,7 @@ claimer_add_head(Claimer *claimer, const char *queue, TimestampTz next)
 	head->queue = pstrdup(queue);
 	head->next = next;
 	head->begin_there = false;
+	head->claims = 0;
 	claimer->heads = lappend(claimer->heads, head);
 	MemoryContextSwitchTo(caller);
 }

@@ -21,7 +21,7 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
+#include "access/xact.h"
 #include "common/pg_prng.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -34,7 +34,6 @@
 
 #include "failure.h"
 #include "run.h"
-#include "statement.h"
 #include "store.h"
 #include "task.h"
 #include "wake.h"
@@ -300,98 +299,6 @@ run_read_payload(ClaimedRun *claimed)
 
 /* ---------- The end of an attempt ---------- */
 
-#define ENTRY_SELECT \
-	"SELECT e.task_id, e.attempt, e.failures, e.max_attempts, e.priority, e.worker_id," \
-	"  e.started_at, e.first_started_at, e.expires_at, e.queue " \
-	"FROM trigger_idem.queue_entry e WHERE e.run_id OPERATOR(pg_catalog.=) $1"
-
-#define OF_ATTEMPT \
-	" AND e.attempt OPERATOR(pg_catalog.=) $2 AND e.worker_token IS NOT NULL"
-
-/* For the worker that owns the attempt */
-static Statement lock_entry = {
-	.sql = ENTRY_SELECT OF_ATTEMPT " FOR UPDATE",
-	.expected = SPI_OK_SELECT,
-	.argtypes = {UUIDOID, INT4OID}
-};
-
-/* For whoever takes it away: never waits for a worker that is committing */
-static Statement lock_entry_unless_locked = {
-	.sql = ENTRY_SELECT OF_ATTEMPT " FOR UPDATE SKIP LOCKED",
-	.expected = SPI_OK_SELECT,
-	.argtypes = {UUIDOID, INT4OID}
-};
-
-/* For whoever ends a run that nobody works */
-static Statement lock_unclaimed = {
-	.sql = ENTRY_SELECT " AND e.worker_token IS NULL FOR UPDATE",
-	.expected = SPI_OK_SELECT,
-	.argtypes = {UUIDOID}
-};
-
-static Statement lock_unclaimed_unless_locked = {
-	.sql = ENTRY_SELECT " AND e.worker_token IS NULL FOR UPDATE SKIP LOCKED",
-	.expected = SPI_OK_SELECT,
-	.argtypes = {UUIDOID}
-};
-
-static Statement insert_attempt = {
-	.sql = "INSERT INTO trigger_idem.attempt (run_id, attempt, status, worker_id, started_at,"
-	"  finished_at, steps_done, steps_replayed, error) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-	.expected = SPI_OK_INSERT,
-	.argtypes = {UUIDOID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID,
-	INT4OID, JSONBOID}
-};
-
-/* $4: failures, which are more than before if the attempt counts */
-static Statement requeue_entry = {
-	.sql = "UPDATE trigger_idem.queue_entry SET ord = $2, visible_from = $3,"
-	"  steady_attempt = CASE WHEN failures OPERATOR(pg_catalog.<) $4"
-	"    THEN attempt OPERATOR(pg_catalog.+) 1 ELSE steady_attempt END,"
-	"  failures = $4, worker_id = NULL, worker_token = NULL, started_at = NULL,"
-	"  lease_expires_at = NULL "
-	"WHERE run_id OPERATOR(pg_catalog.=) $1",
-	.expected = SPI_OK_UPDATE,
-	.argtypes = {UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID}
-};
-
-static Statement delete_entry = {
-	.sql = "DELETE FROM trigger_idem.queue_entry WHERE run_id OPERATOR(pg_catalog.=) $1",
-	.expected = SPI_OK_DELETE,
-	.argtypes = {UUIDOID}
-};
-
-static Statement finish_run = {
-	.sql = "UPDATE trigger_idem.run SET status = $2::trigger_idem.run_status, attempt = $3,"
-	"  started_at = $4, finished_at = $5, output = $6, error = $7 "
-	"WHERE run_id OPERATOR(pg_catalog.=) $1 AND status IS NULL RETURNING key_id",
-	.expected = SPI_OK_UPDATE_RETURNING,
-	.argtypes = {UUIDOID, TEXTOID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID, JSONBOID}
-};
-
-/*
- * The key of a run, unless it has expired: then nobody will hit it any more,
- * and somebody may be taking it over, for whom we must not wait.
- */
-#define LIVE_KEY \
-	"WHERE key_id OPERATOR(pg_catalog.=) $1 AND run_id OPERATOR(pg_catalog.=) $2" \
-	"  AND (expires_at IS NULL" \
-	"    OR expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp())"
-
-/* Hits on a finished run read its status here. */
-static Statement finish_key = {
-	.sql = "UPDATE trigger_idem.idempotency_key SET status = $3::trigger_idem.run_status "
-	LIVE_KEY,
-	.expected = SPI_OK_UPDATE,
-	.argtypes = {UUIDOID, UUIDOID, TEXTOID}
-};
-
-static Statement release_key = {
-	.sql = "DELETE FROM trigger_idem.idempotency_key " LIVE_KEY,
-	.expected = SPI_OK_DELETE,
-	.argtypes = {UUIDOID, UUIDOID}
-};
-
 /* What an end is called in the table of attempts, and makes of the run */
 static const struct
 {
@@ -408,37 +315,27 @@ static const struct
 	[ATTEMPT_RELEASED] = {"released", RUN_QUEUED, false},
 };
 
-/* What is known of a locked entry */
+/* A locked entry */
 typedef struct Entry
 {
+	StoreRow	row;
+	Datum		values[ENTRY_COLUMNS];
+	bool		nulls[ENTRY_COLUMNS];
 	const Task *task;			/* or NULL */
-	int			attempt;
-	int			failures;
-	int			max_attempts;
-	int			priority;
-	Datum		worker_id;
-	Datum		started_at;
-	NullableDatum first_started_at;
-	NullableDatum expires_at;
-	Datum		queue;
 } Entry;
 
-/* Read the row that one of the statements that lock has found. */
-static void
-entry_read(Entry *entry)
-{
-	bool		isnull;
+#define ENTRY_INT(entry, column) DatumGetInt32((entry)->values[(column) - 1])
 
-	entry->task = task_find(TextDatumGetCString(statement_value(0, 1, NULL)));
-	entry->attempt = DatumGetInt32(statement_value(0, 2, NULL));
-	entry->failures = DatumGetInt32(statement_value(0, 3, NULL));
-	entry->max_attempts = DatumGetInt32(statement_value(0, 4, NULL));
-	entry->priority = DatumGetInt32(statement_value(0, 5, NULL));
-	entry->worker_id = statement_value(0, 6, &isnull);
-	entry->started_at = statement_value(0, 7, &isnull);
-	entry->first_started_at.value = statement_value(0, 8, &entry->first_started_at.isnull);
-	entry->expires_at.value = statement_value(0, 9, &entry->expires_at.isnull);
-	entry->queue = statement_value(0, 10, &isnull);
+/* Lock the entry of a run; if there is one, store_row_end() must follow. */
+static bool
+entry_lock(Entry *entry, const pg_uuid_t *run_id, LockWaitPolicy policy)
+{
+	if (store_row_lock(&entry->row, STORE_QUEUE_ENTRY, UUIDPGetDatum(run_id), policy) !=
+		STORE_LOCKED)
+		return false;
+	store_row_read(&entry->row, entry->values, entry->nulls);
+	entry->task = task_find(TextDatumGetCString(entry->values[ENTRY_TASK_ID - 1]));
+	return true;
 }
 
 /*
@@ -493,109 +390,158 @@ run_judge(const Datum *entry, const AttemptResult *result, RunOutcome *outcome)
 
 /* Back into the queue */
 static void
-entry_requeue(const pg_uuid_t *run_id, const Entry *entry, int failures, TimestampTz visible_from)
+entry_requeue(Entry *entry, bool counts, TimestampTz visible_from)
 {
-	Datum		values[4] = {UUIDPGetDatum(run_id)};
+	TimestampTz ord = visible_from - ENTRY_INT(entry, ENTRY_PRIORITY) * USECS_PER_SEC;
+	Datum		values[ENTRY_COLUMNS];
+	bool		nulls[ENTRY_COLUMNS];
 
-	values[1] = TimestampTzGetDatum(visible_from - entry->priority * USECS_PER_SEC);
-	values[2] = TimestampTzGetDatum(visible_from);
-	values[3] = Int32GetDatum(failures);
-	statement_run(&requeue_entry, values, NULL);
+	memcpy(values, entry->values, sizeof(values));
+	memcpy(nulls, entry->nulls, sizeof(nulls));
+	values[ENTRY_ORD - 1] = TimestampTzGetDatum(ord);
+	values[ENTRY_VISIBLE_FROM - 1] = TimestampTzGetDatum(visible_from);
+	if (counts)
+	{
+		values[ENTRY_FAILURES - 1] = Int32GetDatum(ENTRY_INT(entry, ENTRY_FAILURES) + 1);
+		values[ENTRY_STEADY_ATTEMPT - 1] = Int32GetDatum(ENTRY_INT(entry, ENTRY_ATTEMPT) + 1);
+	}
+	nulls[ENTRY_WORKER_ID - 1] = nulls[ENTRY_WORKER_TOKEN - 1] = true;
+	nulls[ENTRY_STARTED_AT - 1] = nulls[ENTRY_LEASE_EXPIRES_AT - 1] = true;
+	store_row_update(&entry->row, values, nulls);
+}
+
+/*
+ * Hits on a finished run read its status in its key; or it gives its key up.  A
+ * key that has expired is left alone: nobody will hit it any more, and somebody
+ * may be taking it over, for whom we must not wait.
+ */
+static void
+key_finish(Datum key_id, const pg_uuid_t *run_id, RunStatus status, bool release)
+{
+	Snapshot	snapshot = store_latest_snapshot();
+	StoreRow	row;
+	Datum		values[KEY_COLUMNS];
+	bool		nulls[KEY_COLUMNS];
+	bool		is_ours;
+
+#define KEY_IS_OURS() \
+	(memcmp(DatumGetUUIDP(values[KEY_RUN_ID - 1]), run_id, sizeof(pg_uuid_t)) == 0 && \
+	 (nulls[KEY_EXPIRES_AT - 1] || \
+	  DatumGetTimestampTz(values[KEY_EXPIRES_AT - 1]) > GetCurrentTimestamp()))
+
+	is_ours = store_fetch(STORE_IDEMPOTENCY_KEY, key_id, snapshot, values, nulls) && KEY_IS_OURS();
+	UnregisterSnapshot(snapshot);
+	if (!is_ours ||
+		store_row_lock(&row, STORE_IDEMPOTENCY_KEY, key_id, LockWaitBlock) != STORE_LOCKED)
+		return;
+	store_row_read(&row, values, nulls);
+	if (KEY_IS_OURS() && release)
+		store_row_delete(&row);
+	else if (KEY_IS_OURS())
+	{
+		values[KEY_STATUS - 1] = ObjectIdGetDatum(run_status_oid(status));
+		nulls[KEY_STATUS - 1] = false;
+		store_row_update(&row, values, nulls);
+	}
+	store_row_end(&row);
+#undef KEY_IS_OURS
 }
 
 /* Out of the queue, to a final state */
 static void
-run_finish(const pg_uuid_t *run_id, const Entry *entry, RunStatus status,
-		   const AttemptResult *result, TimestampTz now)
+run_finish(const pg_uuid_t *run_id, Entry *entry, RunStatus status, const AttemptResult *result,
+		   TimestampTz now)
 {
-	Datum		values[7] = {UUIDPGetDatum(run_id)};
-	char		nulls[7] = {' ', ' ', ' ', ' ', ' ', ' ', ' '};
-	bool		has_no_key;
-	Datum		key_id;
+	StoreRow	row;
+	Datum		values[RUN_COLUMNS];
+	bool		nulls[RUN_COLUMNS];
 
 	Assert(RUN_STATUS_IS_FINAL(status));
-	statement_run(&delete_entry, values, NULL);
+	store_row_delete(&entry->row);
 
-	values[1] = CStringGetTextDatum(run_status_name(status));
-	values[2] = Int32GetDatum(entry->attempt);
-	values[3] = entry->first_started_at.value;
-	nulls[3] = entry->first_started_at.isnull ? 'n' : ' ';
-	values[4] = TimestampTzGetDatum(now);
-	values[5] = PointerGetDatum(result->output);
-	nulls[5] = result->output ? ' ' : 'n';
-	values[6] = PointerGetDatum(result->error);
-	nulls[6] = result->error ? ' ' : 'n';
-	if (statement_run(&finish_run, values, nulls) != 1)
+	if (store_row_lock(&row, STORE_RUN, UUIDPGetDatum(run_id), LockWaitBlock) != STORE_LOCKED)
+		elog(ERROR, "queue entry has no run");
+	store_row_read(&row, values, nulls);
+	if (!nulls[RUN_STATUS - 1])
 		elog(ERROR, "unfinished run is final already");
-
-	key_id = statement_value(0, 1, &has_no_key);
-	if (has_no_key)
-		return;
-	values[0] = key_id;
-	values[2] = values[1];
-	values[1] = UUIDPGetDatum(run_id);
-	if (entry->task && (entry->task->release_key_on & (1 << status)))
-		statement_run(&release_key, values, NULL);
-	else
-		statement_run(&finish_key, values, NULL);
+#define SET(column, value) (values[(column) - 1] = (value), nulls[(column) - 1] = false)
+	SET(RUN_STATUS, ObjectIdGetDatum(run_status_oid(status)));
+	SET(RUN_ATTEMPT, entry->values[ENTRY_ATTEMPT - 1]);
+	values[RUN_STARTED_AT - 1] = entry->values[ENTRY_FIRST_STARTED_AT - 1];
+	nulls[RUN_STARTED_AT - 1] = entry->nulls[ENTRY_FIRST_STARTED_AT - 1];
+	SET(RUN_FINISHED_AT, TimestampTzGetDatum(now));
+	if (result->output)
+		SET(RUN_OUTPUT, PointerGetDatum(result->output));
+	if (result->error)
+		SET(RUN_ERROR, PointerGetDatum(result->error));
+#undef SET
+	if (!nulls[RUN_KEY_ID - 1])
+		key_finish(values[RUN_KEY_ID - 1], run_id, status,
+				   entry->task && (entry->task->release_key_on & (1 << status)));
+	store_row_update(&row, values, nulls);
+	store_row_end(&row);
 }
 
 static void
 attempt_record(const pg_uuid_t *run_id, const Entry *entry, const AttemptResult *result,
 			   TimestampTz now)
 {
-	Datum		values[9] = {UUIDPGetDatum(run_id), Int32GetDatum(entry->attempt)};
-	char		nulls[9] = {' ', ' ', ' ', ' ', ' ', ' ', ' ', ' ', ' '};
+	Datum		values[ATTEMPT_COLUMNS];
+	bool		nulls[ATTEMPT_COLUMNS];
 
-	values[2] = CStringGetTextDatum(ends[result->end].attempt_status);
-	values[3] = entry->worker_id;
-	values[4] = entry->started_at;
-	values[5] = TimestampTzGetDatum(now);
-	values[6] = Int32GetDatum(result->steps_done);
-	values[7] = Int32GetDatum(result->steps_replayed);
-	nulls[6] = nulls[7] = result->steps_done >= 0 ? ' ' : 'n';
-	values[8] = PointerGetDatum(result->error);
-	nulls[8] = result->error ? ' ' : 'n';
-	statement_run(&insert_attempt, values, nulls);
+	memset(nulls, true, sizeof(nulls));
+#define SET(column, value) (values[(column) - 1] = (value), nulls[(column) - 1] = false)
+	SET(ATTEMPT_RUN_ID, UUIDPGetDatum(run_id));
+	SET(ATTEMPT_ATTEMPT, entry->values[ENTRY_ATTEMPT - 1]);
+	SET(ATTEMPT_STATUS, CStringGetTextDatum(ends[result->end].attempt_status));
+	SET(ATTEMPT_WORKER_ID, entry->values[ENTRY_WORKER_ID - 1]);
+	SET(ATTEMPT_STARTED_AT, entry->values[ENTRY_STARTED_AT - 1]);
+	SET(ATTEMPT_FINISHED_AT, TimestampTzGetDatum(now));
+	if (result->steps_done >= 0)
+	{
+		SET(ATTEMPT_STEPS_DONE, Int32GetDatum(result->steps_done));
+		SET(ATTEMPT_STEPS_REPLAYED, Int32GetDatum(result->steps_replayed));
+	}
+	if (result->error)
+		SET(ATTEMPT_ERROR, PointerGetDatum(result->error));
+#undef SET
+	store_insert(STORE_ATTEMPT, values, nulls);
 }
 
 static bool
-end_attempt(Statement *lock, const pg_uuid_t *run_id, int attempt, const AttemptResult *result,
-			const RunOutcome *decided)
+end_attempt(LockWaitPolicy policy, const pg_uuid_t *run_id, int attempt,
+			const AttemptResult *result, const RunOutcome *decided)
 {
-	OwnerScope	scope;
-	Datum		values[2] = {UUIDPGetDatum(run_id), Int32GetDatum(attempt)};
+	TimestampTz now = GetCurrentTimestamp();
+	RunOutcome	outcome;
+	Entry		entry;
 	bool		owned;
 
-	owner_begin(&scope);
-	scope_see_latest(&scope);
-	owned = statement_run(lock, values, NULL) == 1;
+	store_pin();
+	if (!entry_lock(&entry, run_id, policy))
+		return false;
+	owned = !entry.nulls[ENTRY_WORKER_TOKEN - 1] && ENTRY_INT(&entry, ENTRY_ATTEMPT) == attempt;
 	if (owned)
 	{
-		TimestampTz now = GetCurrentTimestamp();
-		RunOutcome	outcome;
-		Entry		entry;
-
-		entry_read(&entry);
 		if (decided)
 			outcome = *decided;
 		else
-			outcome_decide(entry.task, entry.failures, entry.max_attempts, result, &outcome);
+			run_judge(entry.values, result, &outcome);
 		transition_check(RUN_EXECUTING, outcome.status);
 		attempt_record(run_id, &entry, result, now);
 		if (RUN_STATUS_IS_FINAL(outcome.status))
 			run_finish(run_id, &entry, outcome.status, result, now);
 		else
 		{
-			entry_requeue(run_id, &entry, entry.failures + (ends[result->end].counts ? 1 : 0),
-						  outcome.visible_from);
+			entry_requeue(&entry, ends[result->end].counts, outcome.visible_from);
 			if (outcome.status == RUN_QUEUED)
-				wake_workers(TextDatumGetCString(entry.queue), entry.task);
+				wake_workers(TextDatumGetCString(entry.values[ENTRY_QUEUE - 1]), entry.task);
 			else
 				wake_later(outcome.visible_from);
 		}
+		CommandCounterIncrement();
 	}
-	owner_end(&scope);
+	store_row_end(&entry.row);
 	return owned;
 }
 
@@ -608,7 +554,7 @@ bool
 run_end_attempt(const pg_uuid_t *run_id, int attempt, const AttemptResult *result,
 				const RunOutcome *outcome)
 {
-	return end_attempt(&lock_entry, run_id, attempt, result, outcome);
+	return end_attempt(LockWaitBlock, run_id, attempt, result, outcome);
 }
 
 /*
@@ -618,24 +564,27 @@ run_end_attempt(const pg_uuid_t *run_id, int attempt, const AttemptResult *resul
 bool
 run_take_away(const pg_uuid_t *run_id, int attempt, const AttemptResult *result)
 {
-	return end_attempt(&lock_entry_unless_locked, run_id, attempt, result, NULL);
+	return end_attempt(LockWaitSkip, run_id, attempt, result, NULL);
 }
 
-static Statement find_key = {
-	.sql = "SELECT FROM trigger_idem.idempotency_key k JOIN trigger_idem.run r"
-	"  ON k.key_id OPERATOR(pg_catalog.=) r.key_id AND k.run_id OPERATOR(pg_catalog.=) r.run_id "
-	"WHERE r.run_id OPERATOR(pg_catalog.=) $1",
-	.expected = SPI_OK_SELECT,
-	.argtypes = {UUIDOID}
-};
+/* Has somebody locked the key of this run, or of another that has it now? */
+static bool
+key_is_busy(const pg_uuid_t *run_id)
+{
+	Snapshot	snapshot = store_latest_snapshot();
+	StoreRow	row;
+	Datum		values[RUN_COLUMNS];
+	bool		nulls[RUN_COLUMNS];
+	StoreLock	lock = STORE_GONE;
 
-static Statement lock_key_unless_locked = {
-	.sql = "SELECT FROM trigger_idem.idempotency_key k JOIN trigger_idem.run r"
-	"  ON k.key_id OPERATOR(pg_catalog.=) r.key_id AND k.run_id OPERATOR(pg_catalog.=) r.run_id "
-	"WHERE r.run_id OPERATOR(pg_catalog.=) $1 FOR UPDATE OF k SKIP LOCKED",
-	.expected = SPI_OK_SELECT,
-	.argtypes = {UUIDOID}
-};
+	if (store_fetch(STORE_RUN, UUIDPGetDatum(run_id), snapshot, values, nulls) &&
+		!nulls[RUN_KEY_ID - 1])
+		lock = store_row_lock(&row, STORE_IDEMPOTENCY_KEY, values[RUN_KEY_ID - 1], LockWaitSkip);
+	if (lock == STORE_LOCKED)
+		store_row_end(&row);
+	UnregisterSnapshot(snapshot);
+	return lock == STORE_BUSY;
+}
 
 /*
  * End a run that nobody works: it is canceled, or it has expired.  False when
@@ -646,32 +595,25 @@ bool
 run_end_unclaimed(const pg_uuid_t *run_id, RunStatus status, bool wait)
 {
 	static const AttemptResult nothing = {.output = NULL};
-	OwnerScope	scope;
-	Datum		values[1] = {UUIDPGetDatum(run_id)};
-	TimestampTz now = GetCurrentTimestamp();
-	bool		ended = false;
+	Entry		entry;
+	bool		has_expired;
+	bool		ended;
 
-	owner_begin(&scope);
-	scope_see_latest(&scope);
-	if (statement_run(wait ? &lock_unclaimed : &lock_unclaimed_unless_locked, values, NULL) == 1)
+	store_pin();
+	if (!entry_lock(&entry, run_id, wait ? LockWaitBlock : LockWaitSkip))
+		return false;
+	has_expired = run_has_expired(entry.values, entry.nulls);
+	ended = entry.nulls[ENTRY_WORKER_TOKEN - 1] && (status == RUN_EXPIRED) == has_expired &&
+		(wait || !key_is_busy(run_id));
+	if (ended)
 	{
-		Entry		entry;
-		bool		has_expired;
-
-		entry_read(&entry);
-		has_expired = entry.first_started_at.isnull && !entry.expires_at.isnull &&
-			DatumGetTimestampTz(entry.expires_at.value) <= now;
-		ended = (status == RUN_EXPIRED) == has_expired &&
-			(wait || statement_run(&lock_key_unless_locked, values, NULL) ==
-			 statement_run(&find_key, values, NULL));
-		if (ended)
-		{
-			transition_check(RUN_QUEUED, status);
-			run_finish(run_id, &entry, status, &nothing,
-					   has_expired ? DatumGetTimestampTz(entry.expires_at.value) : now);
-		}
+		transition_check(RUN_QUEUED, status);
+		run_finish(run_id, &entry, status, &nothing,
+				   has_expired ? DatumGetTimestampTz(entry.values[ENTRY_EXPIRES_AT - 1]) :
+				   GetCurrentTimestamp());
+		CommandCounterIncrement();
 	}
-	owner_end(&scope);
+	store_row_end(&entry.row);
 	return ended;
 }
 

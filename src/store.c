@@ -61,6 +61,7 @@ static const StoreTableInfo tables[STORE_TABLES] = {
 	[STORE_QUEUE_ENTRY] = {"queue_entry", "queue_entry_pkey", F_UUID_EQ, ENTRY_COLUMNS},
 	[STORE_STEP] = {"step", "step_pkey", F_UUID_EQ, STEP_COLUMNS},
 	[STORE_GLOBAL_STEP] = {"global_step", "global_step_pkey", F_BYTEAEQ, GLOBAL_STEP_COLUMNS},
+	[STORE_ATTEMPT] = {"attempt", "attempt_pkey", F_UUID_EQ, ATTEMPT_COLUMNS},
 	[STORE_PAUSED_QUEUE] = {"paused_queue", "paused_queue_pkey", F_TEXTEQ, PAUSED_QUEUE_COLUMNS},
 };
 
@@ -606,6 +607,85 @@ store_insert_new(StoreTable table, Datum *values, bool *nulls)
 	return inserted;
 }
 
+/* ---------- Changing a row ---------- */
+
+/*
+ * Lock the newest version of the row with this key FOR UPDATE, at every isolation
+ * level.  If that succeeds, store_row_end() must follow.
+ */
+StoreLock
+store_row_lock(StoreRow *row, StoreTable table, Datum key, LockWaitPolicy policy)
+{
+	StoreLookup lookup;
+	StoreLock	lock = STORE_GONE;
+
+	row->table = table;
+	row->rel = store_open(table, RowExclusiveLock);
+	row->snapshot = store_latest_snapshot();
+	row->slot = table_slot_create(row->rel, NULL);
+	if (store_lookup(&lookup, table, key, row->snapshot))
+	{
+		ItemPointerData tid = lookup.slot->tts_tid;
+		TM_FailureData failure;
+		TM_Result	result = table_tuple_lock(row->rel, &tid, row->snapshot, row->slot,
+											  GetCurrentCommandId(true), LockTupleExclusive,
+											  policy, TUPLE_LOCK_FLAG_FIND_LAST_VERSION,
+											  &failure);
+
+		lock = result == TM_Ok ? STORE_LOCKED : result == TM_WouldBlock ? STORE_BUSY : STORE_GONE;
+	}
+	store_lookup_end(&lookup);
+	if (lock != STORE_LOCKED)
+		store_row_end(row);
+	return lock;
+}
+
+/* What the row has; valid until store_row_end(). */
+void
+store_row_read(StoreRow *row, Datum *values, bool *nulls)
+{
+	slot_getallattrs(row->slot);
+	memcpy(values, row->slot->tts_values, tables[row->table].columns * sizeof(Datum));
+	memcpy(nulls, row->slot->tts_isnull, tables[row->table].columns * sizeof(bool));
+}
+
+/* Replace a row that is locked. */
+static void
+row_replace(Relation rel, StoreTable table, TupleTableSlot *old, Snapshot snapshot,
+			Datum *values, bool *nulls)
+{
+	ItemPointerData tid = old->tts_tid;
+	TupleTableSlot *row = table_slot_create(rel, NULL);
+	TU_UpdateIndexes update_indexes;
+
+	store_row(rel, table, values, nulls, row);
+	compat_simple_table_tuple_update(rel, &tid, row, snapshot, &update_indexes);
+	if (update_indexes != TU_None)
+		store_insert_index_entries(rel, table, &row, 1, UNIQUE_CHECK_YES,
+								   update_indexes == TU_Summarizing);
+	ExecDropSingleTupleTableSlot(row);
+}
+
+void
+store_row_update(StoreRow *row, Datum *values, bool *nulls)
+{
+	row_replace(row->rel, row->table, row->slot, row->snapshot, values, nulls);
+}
+
+void
+store_row_delete(StoreRow *row)
+{
+	simple_table_tuple_delete(row->rel, &row->slot->tts_tid, row->snapshot);
+}
+
+void
+store_row_end(StoreRow *row)
+{
+	ExecDropSingleTupleTableSlot(row->slot);
+	UnregisterSnapshot(row->snapshot);
+	table_close(row->rel, NoLock);
+}
+
 /* ---------- Walks through the queue entries ---------- */
 
 /*
@@ -736,17 +816,7 @@ store_walk_lock(StoreWalk *walk)
 void
 store_walk_update(StoreWalk *walk, Datum *values, bool *nulls)
 {
-	ItemPointerData tid = walk->slot->tts_tid;
-	TupleTableSlot *row = table_slot_create(walk->rel, NULL);
-	TU_UpdateIndexes update_indexes;
-
-	store_row(walk->rel, STORE_QUEUE_ENTRY, values, nulls, row);
-	compat_simple_table_tuple_update(walk->rel, &tid, row, walk->snapshot,
-									 &update_indexes);
-	if (update_indexes != TU_None)
-		store_insert_index_entries(walk->rel, STORE_QUEUE_ENTRY, &row, 1, UNIQUE_CHECK_YES,
-								   update_indexes == TU_Summarizing);
-	ExecDropSingleTupleTableSlot(row);
+	row_replace(walk->rel, STORE_QUEUE_ENTRY, walk->slot, walk->snapshot, values, nulls);
 }
 
 void

@@ -10,6 +10,7 @@
 
 #include "access/genam.h"
 #include "executor/tuptable.h"
+#include "nodes/lockoptions.h"
 #include "utils/relcache.h"
 #include "utils/snapshot.h"
 
@@ -23,9 +24,10 @@ typedef enum StoreTable
 	STORE_STEP,
 	STORE_GLOBAL_STEP,
 	STORE_PAUSED_QUEUE,
+	STORE_ATTEMPT,
 } StoreTable;
 
-#define STORE_TABLES (STORE_PAUSED_QUEUE + 1)
+#define STORE_TABLES (STORE_ATTEMPT + 1)
 
 /*
  * Column numbers; the .sql file of each room declares the tables in this
@@ -171,6 +173,20 @@ enum
 	PAUSED_QUEUE_COLUMNS = PAUSED_QUEUE_PAUSED_AT
 };
 
+enum
+{
+	ATTEMPT_RUN_ID = 1,
+	ATTEMPT_ATTEMPT,
+	ATTEMPT_STATUS,
+	ATTEMPT_WORKER_ID,
+	ATTEMPT_STARTED_AT,
+	ATTEMPT_FINISHED_AT,
+	ATTEMPT_STEPS_DONE,
+	ATTEMPT_STEPS_REPLAYED,
+	ATTEMPT_ERROR,
+	ATTEMPT_COLUMNS = ATTEMPT_ERROR
+};
+
 /* Room for a row of any of the tables */
 #define STORE_MAX_COLUMNS 32
 
@@ -204,6 +220,23 @@ typedef struct StoreWalk
 	int64		passed;			/* index entries since the last seek, dead
 								 * ones included */
 } StoreWalk;
+
+/* One row, to be changed */
+typedef struct StoreRow
+{
+	StoreTable	table;
+	Relation	rel;
+	Snapshot	snapshot;
+	TupleTableSlot *slot;
+} StoreRow;
+
+/* What came of the wish to lock a row */
+typedef enum StoreLock
+{
+	STORE_LOCKED,
+	STORE_GONE,					/* there is no such row, or not any more */
+	STORE_BUSY,					/* somebody has it, and we do not wait */
+} StoreLock;
 
 /* Many rows to insert into one table */
 #define STORE_WRITER_ROWS	64
@@ -249,6 +282,12 @@ extern bool store_walk_lock(StoreWalk *walk);
 extern void store_walk_update(StoreWalk *walk, Datum *values, bool *nulls);
 extern void store_walk_end(StoreWalk *walk);
 extern bool store_lock_latest(StoreTable table, Datum key, Datum *values, bool *nulls);
+extern StoreLock store_row_lock(StoreRow *row, StoreTable table, Datum key,
+								LockWaitPolicy policy);
+extern void store_row_read(StoreRow *row, Datum *values, bool *nulls);
+extern void store_row_update(StoreRow *row, Datum *values, bool *nulls);
+extern void store_row_delete(StoreRow *row);
+extern void store_row_end(StoreRow *row);
 extern void store_insert(StoreTable table, Datum *values, bool *nulls);
 extern void store_writer_begin(StoreWriter *writer, StoreTable table);
 extern void store_writer_insert(StoreWriter *writer, Datum *values, bool *nulls);

@@ -273,13 +273,16 @@ BEGIN
 		PERFORM pg_advisory_unlock_shared(attempt);
 	END IF;
 END \$\$;
-CREATE FUNCTION stop_at_completion() RETURNS trigger LANGUAGE plpgsql AS \$\$
+-- evaluated when the end of a run is written
+CREATE FUNCTION stop_at_completion(run_attempt int, payload jsonb) RETURNS int
+LANGUAGE plpgsql IMMUTABLE AS \$\$
 BEGIN
-	PERFORM public.stop_at('completion', NEW.payload, NEW.attempt);
-	RETURN NULL;
+	IF run_attempt IS NOT NULL THEN
+		PERFORM public.stop_at('completion', payload, run_attempt);
+	END IF;
+	RETURN 0;
 END \$\$;
-CREATE TRIGGER stop_at_completion AFTER UPDATE ON trigger_idem.run
-	FOR EACH ROW EXECUTE FUNCTION stop_at_completion();
+CREATE INDEX stop_at_completion ON trigger_idem.run (stop_at_completion(attempt, payload));
 
 CREATE FUNCTION charge_card(idempotency_key text, args jsonb) RETURNS text LANGUAGE plpgsql AS \$\$
 BEGIN

@@ -35,3 +35,14 @@ access_may_see_run(const char *task_id, const char *triggered_by, const char *en
 	return (task != NULL && access_is_member(GetUserId(), task->owner)) ||
 		(access_is_member(GetUserId(), triggered_by) && environment_is_open(environment));
 }
+
+/*
+ * May the caller work runs of a task from outside the database?  Its owner may,
+ * in every environment, and members of its run_as in those that are open to them.
+ */
+bool
+access_may_work(const Task *task, const char *environment)
+{
+	return access_is_member(GetUserId(), task->owner) ||
+		(access_is_member(GetUserId(), task->run_as) && environment_is_open(environment));
+}

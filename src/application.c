@@ -44,6 +44,9 @@
 #define CLAIM_MAX_RUNS	10000
 #define LEASE_MIN_US	USECS_PER_SEC
 
+/* While there is work to claim, look for dead workers this often. */
+#define LOOK_FOR_DEAD_MS 1000
+
 PG_FUNCTION_INFO_V1(trigger_idem_run_claim);
 PG_FUNCTION_INFO_V1(trigger_idem_run_heartbeat);
 PG_FUNCTION_INFO_V1(trigger_idem_run_enter);
@@ -142,6 +145,10 @@ named_before_commit(void)
 {
 	ListCell   *cell;
 
+	if (named == NIL)
+		return;
+	/* an index that an administrator has added may run SQL */
+	PushActiveSnapshot(GetTransactionSnapshot());
 	foreach(cell, named)
 	{
 		const NamedAttempt *name = lfirst(cell);
@@ -157,6 +164,7 @@ named_before_commit(void)
 			!run_end_attempt(&name->run_id, name->attempt, &name->result, &name->outcome))
 			current_stale_error(&name->run_id, name->attempt);
 	}
+	PopActiveSnapshot();
 }
 
 static void
@@ -243,8 +251,7 @@ call_begin(FunctionCallInfo fcinfo, const char *function, ApplicationCall *call)
 	if (found)
 		call->task = task_find(TextDatumGetCString(call->run[RUN_TASK_ID - 1]));
 	if (!found || call->task == NULL ||
-		!(access_is_member(GetUserId(), call->task->run_as) ||
-		  access_is_member(GetUserId(), call->task->owner)))
+		!access_may_work(call->task, TextDatumGetCString(call->run[RUN_ENVIRONMENT - 1])))
 		run_unknown_error(&call->run_id);
 	call->is_owner = store_fetch(STORE_QUEUE_ENTRY, UUIDPGetDatum(&call->run_id), snapshot,
 								 call->entry, call->entry_nulls) &&
@@ -362,6 +369,25 @@ claim_max_runs(FunctionCallInfo fcinfo)
 	return max_runs;
 }
 
+/*
+ * Take runs away from workers whose lease is over: when nothing else is due, and
+ * otherwise once a second.  True when there were some.
+ */
+static bool
+claim_take_over_dead(bool nothing_is_due)
+{
+	static TimestampTz looked_at = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (!nothing_is_due && !TimestampDifferenceExceeds(looked_at, now, LOOK_FOR_DEAD_MS))
+		return false;
+	looked_at = now;
+	if (run_take_over_dead() == 0)
+		return false;
+	CommandCounterIncrement();
+	return true;
+}
+
 /* run_claim(worker_id, queue, max_runs, lease_duration, environment, task_ids) */
 Datum
 trigger_idem_run_claim(PG_FUNCTION_ARGS)
@@ -378,10 +404,10 @@ trigger_idem_run_claim(PG_FUNCTION_ARGS)
 	PreventCommandDuringRecovery("run_claim()");
 	PreventCommandIfReadOnly("run_claim()");
 
+	(void) claim_take_over_dead(false);
 	claimed = claim_runs(&claimer, max_runs);
-	if (claimed == NIL && run_take_over_dead() > 0)
+	if (claimed == NIL && claim_take_over_dead(true))
 	{
-		CommandCounterIncrement();
 		claimer.looked_at = 0;
 		claimed = claim_runs(&claimer, max_runs);
 	}
@@ -558,24 +584,28 @@ trigger_idem_run_once_end(PG_FUNCTION_ARGS)
 	Jsonb	   *stored;
 	Key			step_id;
 	text	   *key;
+	bool		is_current;
 
 	call_begin(fcinfo, "run_once_end()", &call);
 	key = step_arg(fcinfo, &call, &step_id);
 	call_require_owner(&call);
 	call_renew(&call);
-	if (memo_read(&call, &step_id, &stored) || !memo_write(&call, &step_id, key, output))
+	is_current = current_run() != NULL &&
+		memcmp(&current_run()->run_id, &call.run_id, sizeof(pg_uuid_t)) == 0;
+	if (is_current)
+		step_prepare_memo();
+	if (!memo_read(&call, &step_id, &stored) && memo_write(&call, &step_id, key, output))
 	{
-		/* or somebody with the same attempt was faster */
-		(void) memo_read(&call, &step_id, &stored);
-		if (!outputs_equal(stored, output))
-			output_mismatch_error("the step");
+		/* run_once() of the entered run shall see it */
+		if (is_current)
+			step_add_memo(&step_id, PointerGetDatum(output), output == NULL);
+		PG_RETURN_VOID();
 	}
-	/* run_once() of the entered run shall see it */
-	if (current_run())
-	{
-		CommandCounterIncrement();
-		step_forget_memos();
-	}
+
+	/* it was there before, or somebody with the same attempt was faster */
+	(void) memo_read(&call, &step_id, &stored);
+	if (!outputs_equal(stored, output))
+		output_mismatch_error("the step");
 	PG_RETURN_VOID();
 }
 

@@ -155,7 +155,9 @@ claimer_wants_task(const Claimer *claimer, const Task *task)
 		return false;
 	if (claimer->worker_token != WORKER_OUTSIDE)
 		return task->handler_name != NULL && strcmp(task->run_as, claimer->run_as) == 0;
-	if (task->handler_name != NULL || !access_is_member(GetUserId(), task->run_as))
+	if (task->handler_name != NULL ||
+		!(access_is_member(GetUserId(), task->run_as) ||
+		  access_is_member(GetUserId(), task->owner)))
 		return false;
 	foreach(cell, claimer->task_ids)
 		if (strcmp(lfirst(cell), task->task_id) == 0)
@@ -185,7 +187,8 @@ claim_wants_entry(Claim *claim, Candidate *candidate)
 	if (claimer_wants_task(claimer, candidate->task) &&
 		(claimer->environment == NULL ||
 		 strcmp(candidate->environment, claimer->environment) == 0) &&
-		claim_environment_is_open(claim, candidate->environment))
+		(claim_environment_is_open(claim, candidate->environment) ||
+		 access_is_member(GetUserId(), candidate->task->owner)))
 		return true;
 	pfree(candidate->environment);
 	return false;

@@ -221,14 +221,14 @@ run_cancel_tree(const pg_uuid_t *run_id)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("a run cannot cancel itself"),
-				 errhint("Raise an error with SQLSTATE TI006 to end it.")));
+				 errhint("Raise an error with SQLSTATE TI006, or call run_fail(), to end it.")));
 	for (int i = 0; !(was_canceled = run_cancel_once(run_id, &is_final)) && !is_final; i++)
 	{
 		if (i == CANCEL_TRIES)
 			ereport(ERROR,
 					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 					 errmsg("run %s is locked", run_id_text(run_id)),
-					 errdetail("Its worker, or another cancel, is about to commit."),
+					 errdetail("Whoever has locked it is about to commit."),
 					 errhint("Try again.")));
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, CANCEL_WAIT_MS,
 						 PG_WAIT_EXTENSION);

@@ -98,20 +98,13 @@ PG_FUNCTION_INFO_V1(trigger_idem_run_once_local_only);
 
 /* ---------- Memos of the current run ---------- */
 
-/* Read the memos anew when they are needed next. */
-void
-step_forget_memos(void)
-{
-	memos = NULL;
-	pending = NULL;
-	pending_count = pending_size = 0;
-}
-
 /* The run is no longer current; its memory context is about to go. */
 void
 step_forget_run(void)
 {
-	step_forget_memos();
+	memos = NULL;
+	pending = NULL;
+	pending_count = pending_size = 0;
 	innermost = NULL;
 }
 
@@ -207,6 +200,26 @@ memos_roll_back(int nest_level)
 		if (run)
 			run->steps_done--;
 	}
+}
+
+/*
+ * An application is about to store, or has stored, the memo of a step of the
+ * current run by itself: before, the memos must be loaded, so that this one is
+ * not taken for a committed one.
+ */
+void
+step_prepare_memo(void)
+{
+	if (memos == NULL)
+		memos_load(current_run());
+}
+
+void
+step_add_memo(const Key *step_id, Datum output, bool isnull)
+{
+	memo_push_pending(step_id);
+	memo_add(memos, step_id, output, isnull);
+	current_run()->steps_done++;
 }
 
 static void

@@ -11,7 +11,8 @@
 #include "key.h"
 
 extern void step_init(void);
-extern void step_forget_memos(void);
+extern void step_prepare_memo(void);
+extern void step_add_memo(const Key *step_id, Datum output, bool isnull);
 extern void step_key(const pg_uuid_t *run_id, const char *environment, const Key *parent, text *key,
 					 Key *result);
 extern void step_forget_run(void);

@@ -207,8 +207,20 @@ test_tap() {
 	grep -E '^(# +(Failed|at|got|expected)|[^ ]*\.pl \.+ (Failed|Dubious))' "$log/tap" | head -100 || true
 }
 
+# Node and npm are large: whatever is there will do.
+node_packages=()
+command -v npm >/dev/null || node_packages=(nodejs npm)
+
+test_examples() {
+	title "Examples of applications"
+	local status=0
+	as_user env PATH="$pg_bin:$PATH" PGHOST="$socket" PGUSER=postgres PGDATABASE=postgres \
+		"$source/test/examples.sh" >"$log/examples" 2>&1 || status=$?
+	count_tests "$log/examples" "$status" '^ok ' '^not ok '
+}
+
 need_packages postgresql-$pg_version postgresql-server-dev-$pg_version postgresql-$pg_version-pgtap \
-	libtap-parser-sourcehandler-pgtap-perl libipc-run-perl make gcc libc6-dev clang perl
+	libtap-parser-sourcehandler-pgtap-perl libipc-run-perl make gcc libc6-dev clang perl "${node_packages[@]}"
 prepare
 test_build
 start_server
@@ -216,6 +228,7 @@ test_regress
 test_hostile
 test_isolation
 test_pgtap
+test_examples
 test_tap
 
 # The server must have met nothing that should not happen.

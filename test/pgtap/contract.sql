@@ -11,7 +11,7 @@ SELECT set_config('search_path', (SELECT quote_ident(nspname) FROM pg_extension
 	JOIN pg_namespace n ON n.oid = extnamespace WHERE extname = 'pgtap'), true) \g /dev/null
 SET LOCAL intervalstyle = postgres;
 
-SELECT plan(117);
+SELECT plan(180);
 
 -- ---------- Functions ----------
 
@@ -33,9 +33,21 @@ INSERT INTO contract_function (kind, name, arguments, result, volatility, parall
 ('p', 'work', 'IN queue text DEFAULT NULL::text, IN max_runs integer DEFAULT NULL::integer, IN environment text DEFAULT NULL::text, INOUT processed integer DEFAULT NULL::integer', NULL, 'v', 'u'),
 ('f', 'current_run_id', '', 'uuid', 's', 'r'),
 ('f', 'current_attempt', '', 'integer', 's', 'r'),
-('f', 'environment_create', 'environment text, role regrole DEFAULT NULL::regrole', 'void', 'v', 'u');
+('f', 'environment_create', 'environment text, role regrole DEFAULT NULL::regrole', 'void', 'v', 'u'),
+('f', 'run_heartbeat', 'run_id uuid, attempt integer, lease_duration interval DEFAULT NULL::interval', 'timestamp with time zone', 'v', 'u'),
+('f', 'run_enter', 'run_id uuid, attempt integer', 'void', 'v', 'u'),
+('f', 'run_once_begin', 'run_id uuid, attempt integer, key text, OUT is_cached boolean, OUT output jsonb, OUT idempotency_key text', 'record', 'v', 'u'),
+('f', 'run_once_end', 'run_id uuid, attempt integer, key text, output jsonb DEFAULT NULL::jsonb', 'void', 'v', 'u'),
+('f', 'run_complete', 'run_id uuid, attempt integer, output jsonb DEFAULT NULL::jsonb', 'void', 'v', 'u'),
+('f', 'run_fail', 'run_id uuid, attempt integer, error jsonb, retry boolean DEFAULT true, retry_after interval DEFAULT NULL::interval, OUT status trigger_idem.run_status, OUT retry_at timestamp with time zone', 'record', 'v', 'u'),
+('f', 'run_release', 'run_id uuid, attempt integer, delay interval DEFAULT NULL::interval', 'void', 'v', 'u'),
+('f', 'run_cancel', 'run_id uuid', 'boolean', 'v', 'u'),
+('f', 'run_replay', 'run_id uuid', 'uuid', 'v', 'u'),
+('f', 'queue_pause', 'queue text', 'void', 'v', 'u'),
+('f', 'queue_resume', 'queue text', 'void', 'v', 'u');
 INSERT INTO contract_function (kind, name, arguments, result, volatility, parallel, returns_set) VALUES
 ('f', 'batch_trigger_task', 'task_id text, items jsonb, idempotency_key text DEFAULT NULL::text, environment text DEFAULT NULL::text', 'TABLE(index integer, run_id uuid, is_cached boolean, status trigger_idem.run_status)', 'v', 'u', true),
+('f', 'run_claim', 'worker_id text, queue text DEFAULT ''default''::text, max_runs integer DEFAULT 1, lease_duration interval DEFAULT NULL::interval, environment text DEFAULT NULL::text, task_ids text[] DEFAULT NULL::text[]', 'TABLE(run_id uuid, attempt integer, task_id text, payload jsonb, environment text, lease_expires_at timestamp with time zone)', 'v', 'u', true),
 ('f', 'prune', 'finished_before interval DEFAULT ''30 days''::interval, batch integer DEFAULT 10000', 'TABLE(what text, removed bigint)', 'v', 'u', true);
 
 -- Each with ours of the same arguments, or at least of the same name
@@ -95,6 +107,8 @@ INSERT INTO contract_view (name, columns) VALUES
 	'scope text', 'run_id uuid', 'created_at timestamp with time zone',
 	'expires_at timestamp with time zone']),
 ('tasks', ARRAY['task_id text', 'handler text', 'queue text', 'run_as text', 'owner text']),
+('queues', ARRAY['queue text', 'paused boolean', 'queued bigint', 'delayed bigint', 'executing bigint',
+	'waiting bigint', 'oldest_due timestamp with time zone']),
 ('environments', ARRAY['environment text', 'role text']);
 
 -- more columns may follow those of the contract

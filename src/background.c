@@ -291,14 +291,17 @@ background_scan_at(TimestampTz due)
 
 /* ---------- Stepping aside ---------- */
 
-/* End the idle workers of a database, and start none there for a while. */
+/*
+ * End the idle workers of a database, and start none there for a while; for its
+ * owner, who alone can do what that is for.
+ */
 static void
 leave_database(const char *name)
 {
 	Oid			database = get_database_oid(name, true);
 	ServedDatabase *served;
 
-	if (!OidIsValid(database))
+	if (!OidIsValid(database) || !compat_owns_database(database, GetUserId()))
 		return;
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	served = find_database(database);

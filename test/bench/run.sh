@@ -26,70 +26,13 @@ while getopts r:t:k:h option; do
 	esac
 done
 
-pg_config=${PG_CONFIG:-pg_config}
-bin=$("$pg_config" --bindir)
-source=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-dir=$(mktemp -d)
-
-cleanup() {
-	if [ -f "$dir/data/postmaster.pid" ]; then
-		"$bin/pg_ctl" -D "$dir/data" -m immediate stop >/dev/null
-	fi
-	rm -rf "$dir"
-}
-trap cleanup EXIT
-trap 'exit 130' INT TERM
-
-copy_source() {
-	mkdir "$dir/source"
-	tar -C "$source" --exclude=.git --exclude='*.o' --exclude='*.bc' --exclude='*.so' \
-		--exclude=tmp_check -cf - . | tar -C "$dir/source" -xf -
-}
-
-# The server refuses to run as root.
-if [ "$(id -u)" = 0 ]; then
-	copy_source
-	chown -R postgres "$dir"
-	runuser -u postgres -- env PG_CONFIG="$pg_config" "$dir/source/test/bench/run.sh" \
-		-r "$rounds" -t "$seconds" -k "$keys"
-	exit
-fi
-
-# ---------- The server ----------
-
-unset "${!PG@}"
-export PGHOST=$dir PGPORT=5432 PGUSER=bench PGDATABASE=postgres
-
-start_server() {
-	copy_source
-	make -s -C "$dir/source" PG_CONFIG="$pg_config" with_llvm=no \
-		DESTDIR="$dir/install" install >"$dir/log" 2>&1 || { cat "$dir/log" >&2; exit 1; }
-
-	"$bin/initdb" -D "$dir/data" -U bench -A trust -E UTF8 --locale=C >"$dir/log"
-	cat >>"$dir/data/postgresql.conf" <<-EOF
-	listen_addresses = ''
-	unix_socket_directories = '$dir'
-	dynamic_library_path = '$dir/install$("$pg_config" --pkglibdir):\$libdir'
-	synchronous_commit = off
-	shared_buffers = $((256 + keys / 2500))MB
-	max_connections = 100
-	max_wal_size = 8GB
-	checkpoint_timeout = 1h
-	autovacuum = off
-	EOF
-	if [ "$("$bin/postgres" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')" -ge 18 ]; then
-		echo "extension_control_path = '$dir/install$("$pg_config" --sharedir):\$system'"
-	else
-		echo "extension_destdir = '$dir/install'"
-	fi >>"$dir/data/postgresql.conf"
-	"$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -w start >/dev/null
-}
+server_conf="shared_buffers = $((256 + keys / 2500))MB
+max_connections = 100"
+# shellcheck source=test/bench/server.sh
+. "$(dirname "${BASH_SOURCE[0]}")/server.sh"
+become_postgres "$0" -r "$rounds" -t "$seconds" -k "$keys"
 
 # ---------- Measuring ----------
-
-quiet_psql() {
-	"$bin/psql" -XqAt -v ON_ERROR_STOP=1 "$@"
-}
 
 # measure NAME [PGBENCH OPTION...]: transactions a second of one client, or as
 # many as the options say, added to the file result.NAME
@@ -144,10 +87,6 @@ measure_growth() {
 			-D keys="$1" -D warm=0 -f "$source/test/bench/$side.sql" 2>&1 >>"$dir/log" |
 			sed -n 's/^progress: .* s, \([0-9.]*\) tps.*/\1/p' | tail -n "$rounds" >"$dir/result.$side.$1"
 	done
-}
-
-median() {
-	sort -g "$@" | awk '{ v[NR] = $1 } END { print (v[int((NR + 1) / 2)] + v[int(NR / 2) + 1]) / 2 }'
 }
 
 timings() {

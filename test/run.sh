@@ -207,9 +207,9 @@ test_tap() {
 	grep -E '^(# +(Failed|at|got|expected)|[^ ]*\.pl \.+ (Failed|Dubious))' "$log/tap" | head -100 || true
 }
 
-# Node and npm are large: whatever is there will do.
+# A Node that is there will do; Debian's npm would bring hundreds of packages.
 node_packages=()
-command -v npm >/dev/null || node_packages=(nodejs npm)
+command -v npm >/dev/null || node_packages=(nodejs node-pg)
 
 test_examples() {
 	title "Examples of applications"

@@ -185,8 +185,9 @@ test_killed() {
 		 WHERE tags = ARRAY[:'name'] AND attempts.status = 'failed' AND attempts.error->>'message' LIKE '%out of order%'"
 	is "every order was charged with one key" "$orders|$orders" \
 		"SELECT count(*), count(DISTINCT order_id) FROM payment"
-	is "one of them was called for twice, after the first death" $((orders + 1)) \
-		"SELECT sum(calls) FROM payment"
+	# whether the call of the first that died was lost depends on its driver
+	is "at most one of them was called for twice" t \
+		"SELECT sum(calls) BETWEEN $orders AND $((orders + 1)) FROM payment"
 	is "every order is booked once, with its charge and run" "$orders|$orders" \
 		"SELECT count(*), count(DISTINCT order_id) FROM booking JOIN payment USING (order_id, charge_id)
 		 JOIN trigger_idem.runs r USING (run_id) WHERE (r.payload->>'order_id')::int = order_id"

@@ -159,8 +159,8 @@ ok($node->poll_query_until('postgres', "SELECT count(*) = 1 FROM trigger_idem.at
 $node->stop('fast');
 $node->start;
 ends('goes_on', 'completed', 1);
-is( $node->safe_psql('postgres', "SELECT string_agg(a.status, ' ' ORDER BY a.attempt) FROM trigger_idem.attempts a JOIN trigger_idem.runs r USING (run_id) WHERE payload->>'n' = '11'"),
-	'released completed', 'a fast shutdown gives the attempt back');
+like( $node->safe_psql('postgres', "SELECT string_agg(a.status, ' ' ORDER BY a.attempt) FROM trigger_idem.attempts a JOIN trigger_idem.runs r USING (run_id) WHERE payload->>'n' = '11'"),
+	qr/^(released )+completed$/, 'a fast shutdown gives the attempt back, perhaps from one worker to the next');
 
 # ---------- Out of the way ----------
 

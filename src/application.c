@@ -44,9 +44,6 @@
 #define CLAIM_MAX_RUNS	10000
 #define LEASE_MIN_US	USECS_PER_SEC
 
-/* While there is work to claim, look for dead workers this often. */
-#define LOOK_FOR_DEAD_MS 1000
-
 PG_FUNCTION_INFO_V1(trigger_idem_run_claim);
 PG_FUNCTION_INFO_V1(trigger_idem_run_heartbeat);
 PG_FUNCTION_INFO_V1(trigger_idem_run_enter);
@@ -369,29 +366,11 @@ claim_max_runs(FunctionCallInfo fcinfo)
 	return max_runs;
 }
 
-/*
- * Take runs away from workers whose lease is over: when nothing else is due, and
- * otherwise once a second.  True when there were some.
- */
-static bool
-claim_take_over_dead(bool nothing_is_due)
-{
-	static TimestampTz looked_at = 0;
-	TimestampTz now = GetCurrentTimestamp();
-
-	if (!nothing_is_due && !TimestampDifferenceExceeds(looked_at, now, LOOK_FOR_DEAD_MS))
-		return false;
-	looked_at = now;
-	if (run_take_over_dead() == 0)
-		return false;
-	CommandCounterIncrement();
-	return true;
-}
-
 /* run_claim(worker_id, queue, max_runs, lease_duration, environment, task_ids) */
 Datum
 trigger_idem_run_claim(PG_FUNCTION_ARGS)
 {
+	static TimestampTz looked_for_dead = 0;
 	ReturnSetInfo *answer = (ReturnSetInfo *) fcinfo->resultinfo;
 	Claimer		claimer = {0};
 	List	   *claimed;
@@ -404,9 +383,9 @@ trigger_idem_run_claim(PG_FUNCTION_ARGS)
 	PreventCommandDuringRecovery("run_claim()");
 	PreventCommandIfReadOnly("run_claim()");
 
-	(void) claim_take_over_dead(false);
+	(void) claim_take_over_dead(&looked_for_dead, false);
 	claimed = claim_runs(&claimer, max_runs);
-	if (claimed == NIL && claim_take_over_dead(true))
+	if (claimed == NIL && claim_take_over_dead(&looked_for_dead, true))
 	{
 		claimer.looked_at = 0;
 		claimed = claim_runs(&claimer, max_runs);

@@ -52,6 +52,9 @@
  */
 #define LONG_WALK 100
 
+/* While there is work to claim, look for dead workers this often. */
+#define LOOK_FOR_DEAD_MS 1000
+
 /* A claim ends no more expired runs than this. */
 #define EXPIRE_MAX 1000
 
@@ -534,4 +537,23 @@ claim_runs(Claimer *claimer, int max_runs)
 	foreach(cell, claimed)
 		run_read_payload(lfirst(cell));
 	return claimed;
+}
+
+/*
+ * Put the runs of dead workers back into the queue: at the first call, then once
+ * a second, and whenever nothing else is due.  True when there were some.  The
+ * caller keeps the time of the last look, 0 before the first.
+ */
+bool
+claim_take_over_dead(TimestampTz *looked_at, bool nothing_is_due)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (!nothing_is_due && !TimestampDifferenceExceeds(*looked_at, now, LOOK_FOR_DEAD_MS))
+		return false;
+	*looked_at = now;
+	if (run_take_over_dead() == 0)
+		return false;
+	CommandCounterIncrement();
+	return true;
 }

@@ -27,5 +27,6 @@ typedef struct Claimer
 } Claimer;
 
 extern List *claim_runs(Claimer *claimer, int max_runs);
+extern bool claim_take_over_dead(TimestampTz *looked_at, bool nothing_is_due);
 
 #endif							/* TRIGGER_IDEM_CLAIM_H */

@@ -73,9 +73,6 @@ typedef struct Work
 	TimestampTz looked_for_dead;	/* last look for dead workers; 0: none yet */
 } Work;
 
-/* While there is work to claim, look for dead workers this often. */
-#define LOOK_FOR_DEAD_MS 1000
-
 /* A handler that goes on after its time is cancelled again and again. */
 #define CANCEL_AGAIN_MS 1000
 
@@ -537,22 +534,6 @@ work_all(Work *work, List *claimed)
 
 /* ---------- The loop ---------- */
 
-/*
- * Put the runs of dead workers back into the queue: at the first call, then
- * once a second, and whenever nothing else is due.  True when there were some.
- */
-static bool
-work_take_over_dead(Work *work, bool nothing_is_due)
-{
-	TimestampTz now = GetCurrentTimestamp();
-
-	if (!nothing_is_due &&
-		!TimestampDifferenceExceeds(work->looked_for_dead, now, LOOK_FOR_DEAD_MS))
-		return false;
-	work->looked_for_dead = now;
-	return run_take_over_dead() > 0;
-}
-
 /* Claim what comes next and commit that; NIL: nothing is due. */
 static List *
 work_claim(Work *work, int max_runs)
@@ -560,9 +541,9 @@ work_claim(Work *work, int max_runs)
 	List	   *claimed;
 
 	work_use_read_committed();
-	(void) work_take_over_dead(work, false);
+	(void) claim_take_over_dead(&work->looked_for_dead, false);
 	claimed = claim_runs(&work->claimer, max_runs);
-	if (claimed == NIL && work_take_over_dead(work, true))
+	if (claimed == NIL && claim_take_over_dead(&work->looked_for_dead, true))
 		claimed = claim_runs(&work->claimer, max_runs);
 
 	/* the attempt number must be on disk before anything is done under it */

@@ -146,13 +146,14 @@ SELECT status, output, count(*) FROM trigger_idem.runs WHERE task_id = 'limit_co
 SELECT count(*) AS entries FROM trigger_idem.queue_entry WHERE task_id = 'limit_concurrent';
 
 -- What others are executing counts.  For others we have a handler that makes
--- runs look as if its own worker were executing them, too, until another one
--- puts them back; all of that in one CALL, which works what it may.
+-- runs look as if a worker outside were executing them, until another one puts
+-- them back; all of that in one CALL, which works what it may.  With one attempt,
+-- what changes the rules is claimed alone.
 SELECT trigger_idem.environment_create('limit_environment');
 CREATE TABLE limit_test.log (n int GENERATED ALWAYS AS IDENTITY, line jsonb);
 CREATE FUNCTION limit_test.occupies(payload jsonb) RETURNS void LANGUAGE sql AS $$
-	UPDATE trigger_idem.queue_entry e SET worker_token = mine.worker_token, worker_id = mine.worker_id, attempt = 1,
-		started_at = mine.started_at, first_started_at = mine.started_at, ord = 'infinity'
+	UPDATE trigger_idem.queue_entry e SET worker_token = 0, worker_id = mine.worker_id, attempt = 1,
+		started_at = mine.started_at, first_started_at = mine.started_at, lease_expires_at = 'infinity', ord = 'infinity'
 	FROM trigger_idem.queue_entry mine, trigger_idem.run r
 	WHERE mine.run_id = trigger_idem.current_run_id() AND r.run_id = e.run_id AND r.payload = '"occupied"';
 	INSERT INTO limit_test.log (line) VALUES ('"two executing for a and for none, one for b"');
@@ -167,13 +168,13 @@ CREATE FUNCTION limit_test.raises(payload jsonb) RETURNS void LANGUAGE sql AS $$
 	INSERT INTO limit_test.log (line) VALUES ('"the limit is three"');
 $$;
 CREATE FUNCTION limit_test.frees(payload jsonb) RETURNS void LANGUAGE sql AS $$
-	UPDATE trigger_idem.queue_entry e SET worker_token = NULL, worker_id = NULL, started_at = NULL, ord = visible_from
+	UPDATE trigger_idem.queue_entry e SET worker_token = NULL, worker_id = NULL, started_at = NULL, lease_expires_at = NULL, ord = visible_from
 	FROM trigger_idem.run r WHERE r.run_id = e.run_id AND r.payload = '"occupied"';
 	INSERT INTO limit_test.log (line) VALUES ('"they are back in the queue"');
 $$;
-SELECT trigger_idem.task_create('limit_occupies', 'limit_test.occupies', queue => 'limit_concurrent');
-SELECT trigger_idem.task_create('limit_raises', 'limit_test.raises', queue => 'limit_concurrent');
-SELECT trigger_idem.task_create('limit_frees', 'limit_test.frees', queue => 'limit_concurrent');
+SELECT trigger_idem.task_create('limit_occupies', 'limit_test.occupies', queue => 'limit_concurrent', max_attempts => 1);
+SELECT trigger_idem.task_create('limit_raises', 'limit_test.raises', queue => 'limit_concurrent', max_attempts => 1);
+SELECT trigger_idem.task_create('limit_frees', 'limit_test.frees', queue => 'limit_concurrent', max_attempts => 1);
 SELECT trigger_idem.task_create('limit_concurrent', 'limit_test.counts_and_logs', queue => 'limit_concurrent', concurrency_limit => 2);
 SELECT trigger_idem.task_create('limit_concurrent_other', 'limit_test.counts_and_logs', queue => 'limit_concurrent', concurrency_limit => 1);
 SELECT status FROM trigger_idem.trigger_task('limit_occupies', priority => 1000);

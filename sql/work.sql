@@ -307,7 +307,7 @@ BEGIN
 	INSERT INTO work_test.grouped (n) VALUES ((payload->>'n')::int);
 	PERFORM trigger_idem.run_once_sql('step', 'SELECT 1');
 	IF payload ? 'fails' THEN
-		RAISE 'failed on purpose';
+		RAISE 'failed on purpose' USING ERRCODE = 'TI006';
 	END IF;
 	PERFORM pg_sleep((payload->>'sleeps')::float8);
 	RETURN (payload->>'n')::int;
@@ -317,7 +317,7 @@ BEGIN
 	INSERT INTO work_test.grouped (n) VALUES ((payload->>'n')::int);
 	COMMIT;
 END $$;
-SELECT trigger_idem.task_create('grouped', 'work_test.grouped', queue => 'work_grouped', max_attempts => 1);
+SELECT trigger_idem.task_create('grouped', 'work_test.grouped', queue => 'work_grouped', max_attempts => 2);
 SELECT trigger_idem.task_create('grouped_commits', 'work_test.grouped_commits', queue => 'work_grouped');
 SELECT count(trigger_idem.trigger_task(CASE n WHEN 4 THEN 'grouped_commits' ELSE 'grouped' END,
 	jsonb_strip_nulls(jsonb_build_object('n', n, 'fails', CASE n WHEN 9 THEN true END)))) FROM generate_series(1, 14) n;

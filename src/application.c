@@ -636,7 +636,7 @@ Datum
 trigger_idem_run_complete(PG_FUNCTION_ARGS)
 {
 	ApplicationCall call;
-	AttemptResult result = {.end = ATTEMPT_COMPLETED,.retry_after_ms = -1};
+	AttemptResult result = {.end = ATTEMPT_COMPLETED,.retry_after_ms = RETRY_AS_TASK_SAYS};
 	Jsonb	   *stored;
 
 	call_begin(fcinfo, "run_complete()", &call);
@@ -657,7 +657,7 @@ static int64
 wait_arg(FunctionCallInfo fcinfo, int argument, const char *name)
 {
 	if (PG_ARGISNULL(argument))
-		return -1;
+		return RETRY_AS_TASK_SAYS;
 	interval_check(name, PG_GETARG_INTERVAL_P(argument), 0);
 	return interval_to_ms(PG_GETARG_INTERVAL_P(argument));
 }

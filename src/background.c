@@ -95,6 +95,7 @@ typedef struct WorkerSlot
 	pid_t		pid;			/* 0 while it starts */
 	Latch	   *latch;
 	bool		stop;			/* it shall end when it is idle */
+	volatile bool wants_scan;	/* others could work what it has in hand */
 	TimestampTz reserved_at;
 } WorkerSlot;
 
@@ -261,8 +262,7 @@ take_demand(Oid database, Oid role)
 }
 
 /*
- * The transaction that has made a run runnable for this role is committed.  Must
- * not raise an error.
+ * Something is runnable for this role, and committed.  Must not raise an error.
  */
 void
 background_wake(Oid role)
@@ -287,6 +287,20 @@ background_scan_at(TimestampTz due)
 		wake_launcher();
 	}
 	LWLockRelease(shared->lock);
+}
+
+/*
+ * This worker has runs in hand that it will not begin soon: let a scan find out
+ * who else can work them.  Called from a signal handler.
+ */
+void
+background_want_scan(void)
+{
+	if (my_slot)
+	{
+		my_slot->wants_scan = true;
+		wake_launcher();
+	}
 }
 
 /* ---------- Stepping aside ---------- */
@@ -557,6 +571,15 @@ launcher_start_workers(void)
 		}
 		else if (served == NULL)
 			demand->database = InvalidOid;
+	}
+	for (int i = 0; i < MAX_WORKERS; i++)
+	{
+		WorkerSlot *worker = &shared->workers[i];
+		ServedDatabase *served = worker->wants_scan ? find_database(worker->database) : NULL;
+
+		worker->wants_scan = false;
+		if (served)
+			served->scan_at = now;
 	}
 	for (int i = 0; i < MAX_DATABASES && count < MAX_WORKERS; i++)
 	{

@@ -15,5 +15,6 @@ extern bool background_is_there(void);
 extern bool background_may_be(Oid role);
 extern void background_wake(Oid role);
 extern void background_scan_at(TimestampTz due);
+extern void background_want_scan(void);
 
 #endif							/* TRIGGER_IDEM_BACKGROUND_H */

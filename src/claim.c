@@ -16,6 +16,11 @@
  * which lasts until the claim is committed, so that whoever comes next counts
  * it.  Somebody else's lock is not waited for as long as there is other work.
  *
+ * A worker inside the database may claim several runs at a time, to work them one
+ * after the other.  All but the first of them must be new: of a run that was
+ * claimed before, nobody knows whether it kills its worker.  Such a run, one that
+ * must not be claimed twice, and one with a concurrency limit are claimed alone.
+ *
  * What is met on the way that should have been started by now, and was not, is
  * ended as expired.
  *
@@ -197,6 +202,22 @@ claim_wants_entry(Claim *claim, Candidate *candidate)
 	return false;
 }
 
+/*
+ * May the entry that the walk is at be claimed together with others?  What is
+ * claimed and not begun, because its worker died before, is claimed again.
+ */
+static bool
+claim_may_share(const Claim *claim, const Candidate *candidate)
+{
+	TupleTableSlot *entry = claim->walk.slot;
+	bool		isnull;
+
+	return claim->claimer->worker_token == WORKER_OUTSIDE ||
+		(candidate->task->concurrency_limit == 0 &&
+		 DatumGetInt32(slot_getattr(entry, ENTRY_ATTEMPT, &isnull)) == 0 &&
+		 DatumGetInt32(slot_getattr(entry, ENTRY_MAX_ATTEMPTS, &isnull)) > 1);
+}
+
 /* ---------- Concurrency limits ---------- */
 
 /* How many runs are executing under the candidate's limit? */
@@ -335,11 +356,23 @@ claim_entry(Claim *claim, Candidate *candidate)
 		claimed->lease_expires_at =
 			timestamp_plus(claim->now, claimer->lease ? claimer->lease :
 						   &candidate->task->lease_duration);
+	/* so that the order of those claimed together can be seen */
 	run_begin_attempt(&claim->walk, claimer->worker_id, claimer->worker_token,
-					  claimed->lease_expires_at, claim->now, claimed);
+					  claimed->lease_expires_at, claim->now + list_length(claim->claimed),
+					  claimed);
 	claim->claimed = lappend(claim->claimed, claimed);
 	if (candidate->room)
 		candidate->room->room--;
+}
+
+/* All is claimed that is wanted.  Is the very next entry for us, too? */
+static void
+claim_look_ahead(Claim *claim)
+{
+	Candidate	candidate;
+
+	claim->claimer->more_is_due = claim->claimer->worker_token != WORKER_OUTSIDE &&
+		store_walk_next(&claim->walk) && claim_wants_entry(claim, &candidate);
 }
 
 /*
@@ -359,9 +392,18 @@ claim_from_queue(Claim *claim, QueueHead *head, TimestampTz limit)
 	while (store_walk_next(walk))
 	{
 		Candidate	candidate;
+		bool		may_share;
 		bool		isnull;
 
-		if (!claim_wants_entry(claim, &candidate) || !claim_has_room(claim, &candidate))
+		if (!claim_wants_entry(claim, &candidate))
+			continue;
+		may_share = claim_may_share(claim, &candidate);
+		if (claim->claimed != NIL && !may_share)
+		{
+			claim->claimer->more_is_due = true;
+			return WALK_ENOUGH;
+		}
+		if (!claim_has_room(claim, &candidate))
 			continue;
 		head->next = DatumGetTimestampTz(slot_getattr(walk->slot, ENTRY_ORD, &isnull));
 		if (walk->passed > LONG_WALK || head->claims > LONG_WALK)
@@ -372,8 +414,11 @@ claim_from_queue(Claim *claim, QueueHead *head, TimestampTz limit)
 			continue;
 		claim_entry(claim, &candidate);
 		head->claims++;
-		if (list_length(claim->claimed) == claim->max_runs)
+		if (!may_share || list_length(claim->claimed) == claim->max_runs)
+		{
+			claim_look_ahead(claim);
 			return WALK_ENOUGH;
+		}
 	}
 	return WALK_NOTHING;
 }
@@ -511,6 +556,7 @@ claim_runs(Claimer *claimer, int max_runs)
 	bool		try_again;
 
 	store_pin();
+	claimer->more_is_due = false;
 	do
 	{
 		Claim		claim = {

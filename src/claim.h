@@ -24,6 +24,7 @@ typedef struct Claimer
 	MemoryContext context;		/* for what is remembered between claims */
 	TimestampTz looked_at;		/* last look at everything; 0: none yet */
 	List	   *heads;			/* of the queues that may have something due */
+	bool		more_is_due;	/* after the last claim, for all we know */
 } Claimer;
 
 extern List *claim_runs(Claimer *claimer, int max_runs);

@@ -386,6 +386,8 @@ run_judge(const Datum *entry, const AttemptResult *result, RunOutcome *outcome)
 	outcome_decide(task_find(TextDatumGetCString(entry[ENTRY_TASK_ID - 1])),
 				   DatumGetInt32(entry[ENTRY_FAILURES - 1]),
 				   DatumGetInt32(entry[ENTRY_MAX_ATTEMPTS - 1]), result, outcome);
+	if (result->retry_after_ms == RETRY_IN_PLACE)
+		outcome->visible_from = DatumGetTimestampTz(entry[ENTRY_VISIBLE_FROM - 1]);
 }
 
 /* Back into the queue */
@@ -670,26 +672,69 @@ run_lease_ms(const char *task_id)
 	return task ? interval_to_ms(&task->lease_duration) : 30 * 1000;
 }
 
-/* Has an attempt to be ended by somebody else?  How, is in result. */
+/*
+ * Of the runs that a dead worker had in hand it has begun one, unless it was in a
+ * group: the first, for it works them in their order and commits one after the
+ * other.
+ */
 static bool
-executing_is_over(const Executing *executing, AttemptResult *result)
+executing_was_begun(const Executing *executing, const List *list)
+{
+	ListCell   *cell;
+
+	foreach(cell, list)
+	{
+		const Executing *other = lfirst(cell);
+
+		if (other->token == executing->token && other->started_at < executing->started_at)
+			return false;
+	}
+	return true;
+}
+
+/* The same as executing_is_over() for a worker inside the database */
+static bool
+executing_inside_is_over(const Executing *executing, const List *list, AttemptResult *result)
+{
+	switch (worker_take(executing->token, &executing->run_id, executing->attempt,
+						run_lease_ms(executing->task_id)))
+	{
+		case WORKER_KEEPS:
+			return false;
+		case WORKER_GONE:
+		case WORKER_SILENT:
+			if (executing_was_begun(executing, list))
+			{
+				result->end = ATTEMPT_CRASHED;
+				result->error = failure_worker_died();
+				return true;
+			}
+			/* FALLTHROUGH */
+		case WORKER_GIVES:
+			result->end = ATTEMPT_RELEASED;
+			result->retry_after_ms = RETRY_IN_PLACE;
+			return true;
+	}
+	pg_unreachable();
+}
+
+/* Has an attempt of this list to be ended by somebody else?  How, is in result. */
+static bool
+executing_is_over(const Executing *executing, const List *list, AttemptResult *result)
 {
 	const Task *task = task_find(executing->task_id);
 	TimestampTz now = GetCurrentTimestamp();
 
 	if (executing->token != WORKER_OUTSIDE)
-	{
-		if (worker_is_alive(executing->token, run_lease_ms(executing->task_id)))
-			return false;
-	}
-	else if (task && task->max_duration &&
-			 timestamp_plus(executing->started_at, task->max_duration) <= now)
+		return executing_inside_is_over(executing, list, result);
+	if (task && task->max_duration &&
+		timestamp_plus(executing->started_at, task->max_duration) <= now)
 	{
 		result->end = ATTEMPT_TIMED_OUT;
 		result->error = failure_timed_out();
 		return true;
 	}
-	else if (executing->lease_expires_at > now)
+	if (executing->lease_expires_at > now)
 		return false;
 	result->end = ATTEMPT_CRASHED;
 	result->error = failure_worker_died();
@@ -698,23 +743,24 @@ executing_is_over(const Executing *executing, AttemptResult *result)
 
 /*
  * Look at every attempt that is executing, and end those whose worker is gone
- * or was silent for longer than its lease.  Workers inside the database see to
- * max_duration themselves.  Returns how many runs were taken away from their
- * workers.
+ * or was silent for longer than its lease, or has had them in hand for long
+ * without beginning them.  Workers inside the database see to max_duration
+ * themselves.  Returns how many runs were taken away from their workers.
  */
 int
 run_take_over_dead(void)
 {
 	int			taken = 0;
+	List	   *list = executing_list();
 	ListCell   *cell;
 
-	foreach(cell, executing_list())
+	foreach(cell, list)
 	{
 		Executing  *executing = lfirst(cell);
-		AttemptResult result = {.steps_done = -1,.retry_after_ms = -1};
+		AttemptResult result = {.steps_done = -1,.retry_after_ms = RETRY_AS_TASK_SAYS};
 
 		CHECK_FOR_INTERRUPTS();
-		if (executing_is_over(executing, &result))
+		if (executing_is_over(executing, list, &result))
 			taken += run_take_away(&executing->run_id, executing->attempt, &result);
 	}
 	return taken;

@@ -57,6 +57,10 @@ typedef enum AttemptEnd
 	ATTEMPT_RELEASED,			/* given back; it does not count */
 } AttemptEnd;
 
+/* When a run is tried again, if no time is given */
+#define RETRY_AS_TASK_SAYS	(-1)
+#define RETRY_IN_PLACE		(-2)	/* at its old place in the queue */
+
 typedef struct AttemptResult
 {
 	AttemptEnd	end;
@@ -64,8 +68,7 @@ typedef struct AttemptResult
 	Jsonb	   *error;			/* or NULL */
 	int			steps_done;		/* -1: not known */
 	int			steps_replayed;
-	int64		retry_after_ms; /* of a failed or released one; -1: as the
-								 * task says */
+	int64		retry_after_ms; /* of a failed or released one, or RETRY_... */
 } AttemptResult;
 
 /* What becomes of the run of an attempt that has ended */

@@ -8,9 +8,14 @@
  * one that is a procedure may commit as often as it likes, and its last
  * transaction is the one in which the run's end is recorded.
  *
- * With trigger_idem.runs_per_commit, that many are claimed at a time, and those
- * of functions are worked in one transaction, as long as all goes well.  If it
- * does not, nothing has happened, and each is worked in one of its own.
+ * A claim is flushed to disk before its handler starts.  So that short handlers
+ * do not wait for that each time, several runs are claimed together as long as
+ * handlers are short; and if one of them takes long after all, others may take
+ * those that have not begun (worker.c).
+ *
+ * With trigger_idem.runs_per_commit, at least that many are claimed at a time, and
+ * those of functions are worked in one transaction, as long as all goes well.  If
+ * it does not, nothing has happened, and each is worked in one of its own.
  *
  * A procedure that may COMMIT cannot run in a subtransaction, so its error is
  * survived the way the server's own main loop does it: abort whatever
@@ -48,6 +53,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timeout.h"
 
+#include "background.h"
 #include "claim.h"
 #include "compat.h"
 #include "current.h"
@@ -71,7 +77,17 @@ typedef struct Work
 	List	   *settings;		/* of the session, before the first handler */
 	bool		has_timeout;	/* statement_timeout runs for the CALL */
 	TimestampTz looked_for_dead;	/* last look for dead workers; 0: none yet */
+	int			claim_size;		/* how many runs to claim next */
+	int			max_runs;		/* attempts that may still be made */
+	int			processed;		/* attempts that were made */
 } Work;
+
+/*
+ * So many runs are claimed together at most, and no more than can be worked in
+ * this time if they take as long as the last ones.
+ */
+#define CLAIM_MAX		16
+#define CLAIM_MAX_US	5000
 
 /* A handler that goes on after its time is cancelled again and again. */
 #define CANCEL_AGAIN_MS 1000
@@ -244,14 +260,18 @@ work_check_constraints(void)
 	AfterTriggerSetState(set);
 }
 
-/*
- * Run the handler and record its output, all but the last commit.  In a group, a
- * procedure is not run, for it may commit: then the answer is false.
- */
-static bool
+typedef enum WorkExecuted
+{
+	EXECUTED,
+	NOT_EXECUTED,				/* somebody else has taken it */
+	NOT_IN_GROUP,				/* a procedure, which may commit */
+} WorkExecuted;
+
+/* Run the handler and record its output, all but the last commit. */
+static WorkExecuted
 work_execute(Work *work, const ClaimedRun *claimed, CurrentRun *run, bool in_group)
 {
-	AttemptResult result = {.end = ATTEMPT_COMPLETED,.retry_after_ms = -1};
+	AttemptResult result = {.end = ATTEMPT_COMPLETED,.retry_after_ms = RETRY_AS_TASK_SAYS};
 	const Task *task;
 	Handler		handler;
 	Datum		output;
@@ -261,8 +281,9 @@ work_execute(Work *work, const ClaimedRun *claimed, CurrentRun *run, bool in_gro
 	task = task_require(claimed->task_id);
 	work_find_handler(claimed, task, &handler);
 	if (in_group && !OidIsValid(handler.result_type))
-		return false;
-	worker_begin_attempt(&run->run_id, run->attempt, interval_to_ms(&task->lease_duration));
+		return NOT_IN_GROUP;
+	if (!worker_begin_attempt(&run->run_id, run->attempt, interval_to_ms(&task->lease_duration)))
+		return NOT_EXECUTED;
 	current_run_set(run);
 	handler_begins(task);
 	output = handler_call(&handler, claimed->payload, claimed->payload_isnull, &isnull);
@@ -281,7 +302,7 @@ work_execute(Work *work, const ClaimedRun *claimed, CurrentRun *run, bool in_gro
 	result.steps_replayed = run->steps_replayed;
 	if (!run_end_attempt(&run->run_id, run->attempt, &result, NULL))
 		current_stale_error(&run->run_id, run->attempt);
-	return true;
+	return EXECUTED;
 }
 
 /*
@@ -309,7 +330,7 @@ ends_call(const ErrorData *error, bool was_canceled)
 static void
 work_record_failure(Work *work, const CurrentRun *run, const ErrorData *error)
 {
-	AttemptResult result = {.end = ATTEMPT_FAILED,.retry_after_ms = -1};
+	AttemptResult result = {.end = ATTEMPT_FAILED,.retry_after_ms = RETRY_AS_TASK_SAYS};
 
 	if (duration_is_over)
 		result.end = ATTEMPT_TIMED_OUT;
@@ -398,6 +419,7 @@ work_attempt(Work *work, const ClaimedRun *claimed)
 	MemoryContext portal_context = PortalContext;
 	CurrentRun	run;
 	ErrorData  *volatile error = NULL;
+	volatile WorkExecuted executed = EXECUTED;
 	bool		was_canceled;
 
 	current_run_fill(work, claimed, &run);
@@ -406,7 +428,7 @@ work_attempt(Work *work, const ClaimedRun *claimed)
 	work_show(claimed);
 	PG_TRY();
 	{
-		(void) work_execute(work, claimed, &run, false);
+		executed = work_execute(work, claimed, &run, false);
 		work_commit(work);
 	}
 	PG_CATCH();
@@ -419,6 +441,8 @@ work_attempt(Work *work, const ClaimedRun *claimed)
 	was_canceled = work_leave_attempt();
 	work_show(NULL);
 
+	if (executed == EXECUTED)
+		work->processed++;
 	if (error)
 		work_record_failure(work, &run, error);
 	if (settings_restore(work->settings))
@@ -434,7 +458,7 @@ work_attempt(Work *work, const ClaimedRun *claimed)
 static void
 work_give_back(Work *work, List *claimed, int from)
 {
-	AttemptResult result = {.end = ATTEMPT_RELEASED,.steps_done = -1,.retry_after_ms = -1};
+	AttemptResult result = {.end = ATTEMPT_RELEASED,.steps_done = -1,.retry_after_ms = RETRY_IN_PLACE};
 
 	if (from >= list_length(claimed))
 		return;
@@ -449,14 +473,14 @@ work_give_back(Work *work, List *claimed, int from)
 }
 
 /*
- * Work as many of the claimed runs as possible in one transaction, beginning
- * with one of them.  All of these are completed and the answer is how many they
- * are; or nothing has happened, and it is 0: one of them is for a procedure, or
- * has failed.  Then each must have a transaction of its own.  A cancel of the
- * CALL fails the run in hand and is the interrupt.
+ * Work a group of the claimed runs in one transaction, at most size of them,
+ * beginning with one.  All of these are completed and the answer is how many they
+ * are; or nothing has happened, and it is 0: the first is for a procedure, or one
+ * has failed.  Then each must have a transaction of its own.  A cancel of the CALL
+ * fails the run in hand and is the interrupt.
  */
 static int
-work_group(Work *work, List *claimed, int from, ErrorData **interrupt)
+work_group(Work *work, List *claimed, int from, int size, ErrorData **interrupt)
 {
 	Portal		portal = ActivePortal;
 	MemoryContext portal_context = PortalContext;
@@ -464,21 +488,25 @@ work_group(Work *work, List *claimed, int from, ErrorData **interrupt)
 	ErrorData  *volatile error = NULL;
 	volatile bool was_canceled = false;
 	volatile int count = 0;
+	volatile int executed = 0;
 
 	PortalContext = work->attempt_context;
 	duration_is_over = false;
 	PG_TRY();
 	{
-		while (from + count < list_length(claimed) && !work_stop)
+		while (count < size && !work_stop)
 		{
 			const ClaimedRun *run = list_nth(claimed, from + count);
+			WorkExecuted how;
 
 			current_run_fill(work, run, &current);
 			work_show(run);
-			if (!work_execute(work, run, &current, true))
+			how = work_execute(work, run, &current, true);
+			if (how == NOT_IN_GROUP)
 				break;
 			if (work_leave_attempt())
 				current_stale_error(&run->run_id, run->attempt);
+			executed += how == EXECUTED;
 			count++;
 		}
 		if (count > 0)
@@ -488,12 +516,13 @@ work_group(Work *work, List *claimed, int from, ErrorData **interrupt)
 	{
 		PortalContext = portal_context;
 		error = work_recover(work, portal);
-		count = 0;
+		count = executed = 0;
 		was_canceled = work_leave_attempt();
 	}
 	PG_END_TRY();
 	PortalContext = portal_context;
 	work_show(NULL);
+	work->processed += executed;
 	if (error && ends_call(error, was_canceled))
 	{
 		work_record_failure(work, &current, error);
@@ -512,15 +541,20 @@ static ErrorData *
 work_all(Work *work, List *claimed)
 {
 	int			next = 0;
-	bool		in_groups = list_length(claimed) > 1;
+	int			alone_to = 0;	/* up to here, each has its own transaction */
 	ErrorData  *error = NULL;
 
 	while (next < list_length(claimed) && !work_stop && error == NULL)
 	{
-		int			done = in_groups ? work_group(work, claimed, next, &error) : 0;
+		int			group = Min(trigger_idem_runs_per_commit, list_length(claimed) - next);
+		int			done = 0;
 
-		/* a group that failed would do so again */
-		in_groups = done > 0;
+		if (group > 1 && next >= alone_to)
+		{
+			done = work_group(work, claimed, next, group, &error);
+			/* a group that failed would do so again */
+			alone_to = done > 0 ? 0 : next + group;
+		}
 		if (done == 0 && error == NULL)
 		{
 			error = work_attempt(work, list_nth(claimed, next));
@@ -536,44 +570,63 @@ work_all(Work *work, List *claimed)
 
 /* Claim what comes next and commit that; NIL: nothing is due. */
 static List *
-work_claim(Work *work, int max_runs)
+work_claim(Work *work)
 {
+	int			most = Min(Max(work->claim_size, trigger_idem_runs_per_commit),
+						   work->max_runs - work->processed);
 	List	   *claimed;
+	ListCell   *cell;
 
 	work_use_read_committed();
+	worker_hand_clear();
 	(void) claim_take_over_dead(&work->looked_for_dead, false);
-	claimed = claim_runs(&work->claimer, max_runs);
+	claimed = claim_runs(&work->claimer, most);
 	if (claimed == NIL && claim_take_over_dead(&work->looked_for_dead, true))
-		claimed = claim_runs(&work->claimer, max_runs);
+		claimed = claim_runs(&work->claimer, most);
+	foreach(cell, claimed)
+	{
+		const ClaimedRun *run = lfirst(cell);
+
+		worker_hand_add(&run->run_id, run->attempt);
+	}
 
 	/* the attempt number must be on disk before anything is done under it */
 	if (claimed != NIL)
 		ForceSyncCommit();
 	work_commit(work);
+	if (work->claimer.more_is_due && background_is_there())
+		background_wake(GetUserId());
 	return claimed;
 }
 
-/* Work until no run is due or max_runs attempts were made; how many were? */
-static int
-work_loop(Work *work, int max_runs)
+/* So many runs took so long together: how many may be claimed next? */
+static void
+work_adapt(Work *work, int runs, TimestampTz began)
+{
+	int64		us_a_run = (GetCurrentTimestamp() - began) / runs + 1;
+
+	work->claim_size = (int) Min(CLAIM_MAX_US / us_a_run, Min(runs * 2, CLAIM_MAX));
+	work->claim_size = Max(work->claim_size, 1);
+}
+
+/* Work until no run is due or as many attempts were made as are wanted. */
+static void
+work_loop(Work *work)
 {
 	List	   *claimed;
-	int			processed = 0;
 
 	work_commit(work);
-	while (processed < max_runs && !work_stop &&
-		   (claimed = work_claim(work, Min(trigger_idem_runs_per_commit,
-										   max_runs - processed))) != NIL)
+	while (work->processed < work->max_runs && !work_stop && (claimed = work_claim(work)) != NIL)
 	{
+		TimestampTz began = GetCurrentTimestamp();
 		ErrorData  *error = work_all(work, claimed);
 
 		if (error)
 			ReThrowError(error);
-		processed += list_length(claimed);
+		work_adapt(work, list_length(claimed), began);
 		MemoryContextReset(work->attempt_context);
 		CHECK_FOR_INTERRUPTS();
 	}
-	return processed;
 }
 
 /*
@@ -641,8 +694,7 @@ work_arguments(FunctionCallInfo fcinfo, Claimer *claimer)
 static int
 work_as(const Claimer *claimer, int max_runs, bool has_begun)
 {
-	Work		work = {.claimer = *claimer};
-	volatile int processed = 0;
+	Work		work = {.claimer = *claimer,.claim_size = 1,.max_runs = max_runs};
 
 	MemoryContextSwitchTo(PortalContext);
 	work.claimer.run_as = GetUserNameFromId(GetUserId(), false);
@@ -654,7 +706,7 @@ work_as(const Claimer *claimer, int max_runs, bool has_begun)
 	PG_TRY();
 	{
 		work.claimer.worker_token = worker_begin();
-		processed = work_loop(&work, max_runs);
+		work_loop(&work);
 	}
 	PG_FINALLY();
 	{
@@ -667,7 +719,7 @@ work_as(const Claimer *claimer, int max_runs, bool has_begun)
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(PortalContext);
-	return processed;
+	return work.processed;
 }
 
 /*

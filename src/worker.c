@@ -21,6 +21,11 @@
  * that looks there, and sends the signal under the lock that the session takes
  * when it ends an attempt, so no signal meets the next one.
  *
+ * A session may have claimed several runs.  They are its hand, and what it has
+ * not begun others may take out of it: under the same lock, under which the
+ * session begins an attempt.  A run that it has claimed and that is not in its
+ * hand, it will not begin.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -34,9 +39,25 @@
 #include "storage/spin.h"
 #include "utils/timeout.h"
 
+#include "background.h"
 #include "worker.h"
 
+/*
+ * What a worker has in hand while it executes something else for longer than
+ * this, others may take.
+ */
+#define IN_HAND_MS 50
+
 #define SIGN_MAGIC UINT64CONST(0x747269676465616c)
+
+/* An attempt that a session has claimed */
+typedef struct HandSlot
+{
+	pg_uuid_t	run_id;
+	int			attempt;
+	bool		has_begun;
+	bool		is_taken;		/* by somebody else, who came first */
+} HandSlot;
 
 typedef struct SignOfLife
 {
@@ -49,12 +70,17 @@ typedef struct SignOfLife
 	pid_t		pid;
 	pg_uuid_t	run_id;			/* what it executes */
 	int			attempt;		/* 0: nothing */
+	TimestampTz began_at;		/* that attempt */
 	bool		is_canceled;
+	int			hand_size;
+	int			hand_next;		/* where to look first */
+	HandSlot	hand[WORKER_HAND_MAX];
 } SignOfLife;
 
 static dsm_segment *my_segment = NULL;
 static SignOfLife *volatile my_sign = NULL;
 static TimeoutId tick_timeout = MAX_TIMEOUTS;
+static TimeoutId in_hand_timeout = MAX_TIMEOUTS;
 
 /* Runs in a signal handler */
 static void
@@ -97,31 +123,93 @@ worker_begin(void)
 	SpinLockInit(&sign->mutex);
 	sign->pid = MyProcPid;
 	sign->attempt = 0;
+	sign->is_canceled = false;
+	sign->hand_size = sign->hand_next = 0;
 	on_dsm_detach(my_segment, worker_detached, (Datum) 0);
 	my_sign = sign;
 
 	if (tick_timeout == MAX_TIMEOUTS)
+	{
 		tick_timeout = RegisterTimeout(USER_TIMEOUT, worker_tick);
+		in_hand_timeout = RegisterTimeout(USER_TIMEOUT, background_want_scan);
+	}
 	return sign->token;
 }
+
+/* ---------- The hand ---------- */
+
+/* This attempt's place in a hand, or NULL; the lock is held. */
+static HandSlot *
+hand_find(SignOfLife *sign, const pg_uuid_t *run_id, int attempt)
+{
+	for (int i = 0; i < sign->hand_size; i++)
+	{
+		HandSlot   *slot = &sign->hand[(sign->hand_next + i) % sign->hand_size];
+
+		if (slot->attempt == attempt && memcmp(&slot->run_id, run_id, sizeof(pg_uuid_t)) == 0)
+			return slot;
+	}
+	return NULL;
+}
+
+/* Put down what is in the hand, and show life, for something is to be claimed. */
+void
+worker_hand_clear(void)
+{
+	worker_tick();
+	SpinLockAcquire(&my_sign->mutex);
+	my_sign->hand_size = my_sign->hand_next = 0;
+	SpinLockRelease(&my_sign->mutex);
+}
+
+/* Take an attempt into the hand, before others can see that it was claimed. */
+void
+worker_hand_add(const pg_uuid_t *run_id, int attempt)
+{
+	SpinLockAcquire(&my_sign->mutex);
+	Assert(my_sign->hand_size < WORKER_HAND_MAX);
+	my_sign->hand[my_sign->hand_size++] = (HandSlot)
+	{
+		.run_id = *run_id,.attempt = attempt
+	};
+	SpinLockRelease(&my_sign->mutex);
+}
+
+/* ---------- One attempt ---------- */
 
 /*
  * Begin an attempt with this lease: show life now, and then three times in each
  * lease.  Not more often, for each tick interrupts what the handler waits for.
+ * False: somebody has taken it out of our hand.
  */
-void
+bool
 worker_begin_attempt(const pg_uuid_t *run_id, int attempt, int64 lease_ms)
 {
 	int			interval = (int) Min(lease_ms / 3, INT_MAX / 2);
+	TimestampTz now = GetCurrentTimestamp();
+	HandSlot   *slot;
+	bool		is_ours;
 
 	SpinLockAcquire(&my_sign->mutex);
-	my_sign->run_id = *run_id;
-	my_sign->attempt = attempt;
-	my_sign->is_canceled = false;
+	slot = hand_find(my_sign, run_id, attempt);
+	is_ours = slot && !slot->is_taken;
+	if (is_ours)
+	{
+		slot->has_begun = true;
+		my_sign->hand_next = slot - my_sign->hand + 1;
+		my_sign->run_id = *run_id;
+		my_sign->attempt = attempt;
+		my_sign->began_at = now;
+		my_sign->is_canceled = false;
+	}
 	SpinLockRelease(&my_sign->mutex);
+	if (!is_ours)
+		return false;
 	worker_tick();
-	enable_timeout_every(tick_timeout,
-						 TimestampTzPlusMilliseconds(GetCurrentTimestamp(), interval), interval);
+	enable_timeout_every(tick_timeout, TimestampTzPlusMilliseconds(now, interval), interval);
+	if (my_sign->hand_next < my_sign->hand_size)
+		enable_timeout_after(in_hand_timeout, IN_HAND_MS + 1);
+	return true;
 }
 
 /*
@@ -134,9 +222,11 @@ worker_end_attempt(void)
 	bool		is_canceled;
 
 	disable_timeout(tick_timeout, false);
+	disable_timeout(in_hand_timeout, false);
 	SpinLockAcquire(&my_sign->mutex);
 	is_canceled = my_sign->is_canceled;
 	my_sign->attempt = 0;
+	my_sign->is_canceled = false;
 	SpinLockRelease(&my_sign->mutex);
 	if (is_canceled)
 	{
@@ -154,9 +244,12 @@ worker_end(void)
 	if (my_segment == NULL)
 		return;
 	disable_timeout(tick_timeout, false);
+	disable_timeout(in_hand_timeout, false);
 	dsm_detach(my_segment);
 	my_segment = NULL;
 }
+
+/* ---------- Other workers ---------- */
 
 /*
  * Attach to the segment of the worker named by token, if it is ours to look at;
@@ -199,13 +292,20 @@ worker_detach(dsm_segment *segment)
 		dsm_detach(segment);
 }
 
-/* Cancel what a worker executes, if that is still this attempt. */
+/*
+ * Cancel what a worker executes, if that is still this attempt; if it has not
+ * begun it yet, it never will.
+ */
 void
 worker_cancel(dsm_segment *segment, const pg_uuid_t *run_id, int attempt)
 {
 	SignOfLife *sign = dsm_segment_address(segment);
+	HandSlot   *slot;
 
 	SpinLockAcquire(&sign->mutex);
+	slot = hand_find(sign, run_id, attempt);
+	if (slot)
+		slot->is_taken = true;
 	if (sign->attempt == attempt && memcmp(&sign->run_id, run_id, sizeof(pg_uuid_t)) == 0)
 	{
 		sign->is_canceled = true;
@@ -214,22 +314,48 @@ worker_cancel(dsm_segment *segment, const pg_uuid_t *run_id, int attempt)
 	SpinLockRelease(&sign->mutex);
 }
 
-/* Has the worker named by token been seen within max_silence_ms? */
-bool
-worker_is_alive(int64 token, int64 max_silence_ms)
+/* Has the worker been seen within this time?  We see ourselves. */
+static bool
+sign_is_silent(SignOfLife *sign, int64 max_silence_ms)
+{
+	return sign != my_sign &&
+		TimestampDifferenceExceeds((TimestampTz) pg_atomic_read_u64(&sign->tick),
+								   GetCurrentTimestamp(), (int) Min(max_silence_ms, INT_MAX));
+}
+
+/*
+ * Ask the worker named by token for an attempt that it has claimed.  It keeps what
+ * it executes, unless it has been silent for max_silence_ms, and it gives what it
+ * has in hand once it is busy with another attempt for long.
+ */
+WorkerAnswer
+worker_take(int64 token, const pg_uuid_t *run_id, int attempt, int64 max_silence_ms)
 {
 	bool		was_attached = dsm_find_mapping((dsm_handle) ((uint64) token >> 32)) != NULL;
 	dsm_segment *segment = worker_attach_token(token);
+	TimestampTz now = GetCurrentTimestamp();
 	SignOfLife *sign;
-	bool		alive;
+	HandSlot   *slot;
+	bool		is_silent;
+	WorkerAnswer answer;
 
 	if (segment == NULL)
-		return false;
+		return WORKER_GONE;
 	sign = dsm_segment_address(segment);
-	alive = segment == my_segment ||
-		!TimestampDifferenceExceeds((TimestampTz) pg_atomic_read_u64(&sign->tick),
-									GetCurrentTimestamp(), (int) Min(max_silence_ms, INT_MAX));
+	is_silent = sign_is_silent(sign, max_silence_ms);
+	SpinLockAcquire(&sign->mutex);
+	slot = hand_find(sign, run_id, attempt);
+	if (slot && slot->has_begun)
+		answer = is_silent ? WORKER_SILENT : WORKER_KEEPS;
+	else
+	{
+		if (slot && (is_silent ||
+					 (sign->attempt != 0 && now - sign->began_at > IN_HAND_MS * INT64CONST(1000))))
+			slot->is_taken = true;
+		answer = slot == NULL || slot->is_taken ? WORKER_GIVES : WORKER_KEEPS;
+	}
+	SpinLockRelease(&sign->mutex);
 	if (!was_attached)
 		worker_detach(segment);
-	return alive;
+	return answer;
 }

@@ -15,13 +15,29 @@
 /* Stands for the token of a worker that is no session of this server */
 #define WORKER_OUTSIDE 0
 
+/* A session claims no more runs than this at a time. */
+#define WORKER_HAND_MAX 1000
+
+/* What a worker says to whoever would take an attempt from it */
+typedef enum WorkerAnswer
+{
+	WORKER_GONE,				/* nothing: there is no such worker any more */
+	WORKER_SILENT,				/* it has begun, and not been seen for too
+								 * long */
+	WORKER_KEEPS,
+	WORKER_GIVES,				/* it has not begun, and never will */
+} WorkerAnswer;
+
 extern int64 worker_begin(void);
 extern void worker_end(void);
-extern void worker_begin_attempt(const pg_uuid_t *run_id, int attempt, int64 lease_ms);
+extern void worker_hand_clear(void);
+extern void worker_hand_add(const pg_uuid_t *run_id, int attempt);
+extern bool worker_begin_attempt(const pg_uuid_t *run_id, int attempt, int64 lease_ms);
 extern bool worker_end_attempt(void);
 extern dsm_segment *worker_attach(int64 token);
 extern void worker_detach(dsm_segment *segment);
 extern void worker_cancel(dsm_segment *segment, const pg_uuid_t *run_id, int attempt);
-extern bool worker_is_alive(int64 token, int64 max_silence_ms);
+extern WorkerAnswer worker_take(int64 token, const pg_uuid_t *run_id, int attempt,
+								int64 max_silence_ms);
 
 #endif							/* TRIGGER_IDEM_WORKER_H */

@@ -3,6 +3,9 @@
 # Promised: it ends as crashed after max_attempts, with an error that says so;
 # its key is released; other runs are not held up.  Attempts that fail and
 # attempts that die count together, and the last one decides the final status.
+#
+# One that was claimed together with others does not draw them into that: theirs
+# count at most once, and are released otherwise.
 
 use strict;
 use warnings;
@@ -114,6 +117,54 @@ check(
 	'crashed 57P02, failed P0001, completed',
 	'completed|3|"well"||t',
 	'well in the last attempt');
+
+# In company: the server dies with all that was not flushed, which is why a run
+# before the fatal one may be held responsible, once.
+$node->append_conf('postgresql.conf', 'synchronous_commit = off');
+foreach my $runs_per_commit (1, 8)
+{
+	my $what = "$runs_per_commit a commit";
+	$node->append_conf('postgresql.conf', "trigger_idem.runs_per_commit = $runs_per_commit");
+	$node->reload;
+	$node->safe_psql('postgres', 'DROP EXTENSION trigger_idem; CREATE EXTENSION trigger_idem');
+	$node->safe_psql('postgres',
+		q[SELECT trigger_idem.task_create('end_badly', 'end_badly', min_backoff => '0')]);
+	$node->safe_psql(
+		'postgres', q[
+		SELECT count(trigger_idem.trigger_task('end_badly', CASE n WHEN 28 THEN '{"ends": ["kill", "kill", "kill", "kill", "kill", "kill"]}' ELSE '{}' END::jsonb,
+			tags => CASE n WHEN 28 THEN '{fatal}'::text[] END))
+		FROM generate_series(1, 40) n]);
+
+	my $crashes = 0;
+	while (1)
+	{
+		my $log_offset = -s $node->logfile;
+
+		last if finish_work(start_work($node, 'worker')) ne 'connection lost';
+		$crashes++;
+		wait_for_restart($node, $log_offset);
+	}
+	cmp_ok($crashes, '>=', 3, "$what: the server has crashed");
+	cmp_ok($crashes, '<=', 4, "$what: and not much more often than the run may crash");
+	is( $node->safe_psql(
+			'postgres',
+			q[SELECT (SELECT count(*) FROM trigger_idem.attempts WHERE run_id = r.run_id AND status = 'crashed'), status
+			  FROM trigger_idem.runs r WHERE tags = '{fatal}']),
+		'3|crashed',
+		"$what: the fatal run");
+	is( $node->safe_psql(
+			'postgres',
+			q[SELECT status, count(*) FROM trigger_idem.runs WHERE tags IS NULL GROUP BY 1]),
+		'completed|39',
+		"$what: all others");
+	cmp_ok(
+		$node->safe_psql(
+			'postgres',
+			q[SELECT count(*) FROM trigger_idem.attempts JOIN trigger_idem.runs r USING (run_id)
+			  WHERE tags IS NULL AND attempts.status = 'crashed']),
+		'<=', 1,
+		"$what: held responsible by mistake");
+}
 
 $node->stop;
 done_testing();

@@ -73,9 +73,9 @@ is($node->safe_psql('postgres', 'SELECT count(*) FROM effects_amiss'),
 	'0', 'every effect exactly once');
 is( $node->safe_psql(
 		'postgres',
-		"SELECT status, count(*) FROM trigger_idem.attempts GROUP BY status ORDER BY status"),
+		"SELECT status, count(*) FROM trigger_idem.attempts WHERE status <> 'released' GROUP BY status ORDER BY status"),
 	"completed|$deliveries\ncrashed|" . $workers * $rounds,
-	'one completed attempt for each run, one crashed for each worker that died');
+	'one completed attempt for each run, one crashed for each worker that died (what it had not begun is released)');
 
 my %calls = outside_calls($node);
 is(scalar(keys %calls), 2 * $deliveries, 'outside saw one key for each step');

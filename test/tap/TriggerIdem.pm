@@ -66,8 +66,8 @@ sub new_server
 =item start_sql($node, $name, $command, %params)
 
 Start a session that executes an SQL command, and return without waiting for it.
-The session is known as $name in pg_stat_activity.  Params: before, SQL to run
-first; user and dbname.
+The session is known as $name in pg_stat_activity.  Params: before and after, SQL
+to run first and last; user and dbname.
 
 =item start_work($node, $name, %params)
 
@@ -88,6 +88,7 @@ sub start_sql
 		'-XAtq', '-v', 'ON_ERROR_STOP=1', '-v', 'VERBOSITY=verbose', '-d', $connstr);
 	push @psql, '-c', $params{before} if defined $params{before};
 	push @psql, '-c', $command;
+	push @psql, '-c', $params{after} if defined $params{after};
 
 	$session->{run} = IPC::Run::start(
 		\@psql,
@@ -169,10 +170,10 @@ sub wait_for_lock
 
 =pod
 
-=item close_gate($node, $number)
+=item close_gate($node, $number, $dbname)
 
-Close a gate.  It is open again when the session returned here ends, be it with
-the server.
+Close a gate, of database postgres if no other is named.  It is open again when
+the session returned here ends, be it with the server.
 
 =item open_gate($session)
 
@@ -180,8 +181,8 @@ the server.
 
 sub close_gate
 {
-	my ($node, $number) = @_;
-	my $session = $node->background_psql('postgres', on_error_stop => 0);
+	my ($node, $number, $dbname) = @_;
+	my $session = $node->background_psql($dbname // 'postgres', on_error_stop => 0);
 
 	$session->query_safe("SELECT pg_advisory_lock($number)");
 	return $session;
@@ -354,7 +355,7 @@ sub outside_calls
 
 =pod
 
-=item attempts_of($node, $run_id)
+=item attempts_of($node, $run_id, $dbname)
 
 The attempts of a run in their order, each as "status" or "status SQLSTATE".
 
@@ -362,9 +363,9 @@ The attempts of a run in their order, each as "status" or "status SQLSTATE".
 
 sub attempts_of
 {
-	my ($node, $run_id) = @_;
+	my ($node, $run_id, $dbname) = @_;
 
-	return $node->safe_psql('postgres', <<"EOSQL");
+	return $node->safe_psql($dbname // 'postgres', <<"EOSQL");
 SELECT string_agg(concat_ws(' ', status, error ->> 'code'), ', ' ORDER BY attempt)
 FROM trigger_idem.attempts WHERE run_id = '$run_id'
 EOSQL

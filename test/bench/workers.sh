@@ -7,14 +7,14 @@ usage() {
 	cat <<-EOF
 	Usage: ${0##*/} [-r ROUNDS] [-j JOBS]
 	  -r ROUNDS   how often each side is measured (default 3)
-	  -j JOBS     how many jobs in a round (default 20000)
+	  -j JOBS     how many jobs in a round (default 60000)
 	PG_CONFIG names the PostgreSQL to use.  Needs node and npm, which fetches
 	graphile-worker.
 	EOF
 }
 
 rounds=3
-jobs=20000
+jobs=60000
 while getopts r:j:h option; do
 	case $option in
 		r) rounds=$OPTARG ;;

@@ -15,3 +15,6 @@ SELECT pg_catalog.pg_extension_config_dump('trigger_idem.attempt', '');
 SELECT pg_catalog.pg_extension_config_dump('trigger_idem.step', '');
 SELECT pg_catalog.pg_extension_config_dump('trigger_idem.global_step', '');
 SELECT pg_catalog.pg_extension_config_dump('trigger_idem.paused_queue', '');
+SELECT pg_catalog.pg_extension_config_dump('trigger_idem.wait', '');
+SELECT pg_catalog.pg_extension_config_dump('trigger_idem.awaited', '');
+SELECT pg_catalog.pg_extension_config_dump('trigger_idem.wait_token', '');

@@ -424,6 +424,28 @@ key_acquire(TriggerCall *trigger, TriggerResult *result)
 	}
 }
 
+/* Is the key live, as what is committed now has it?  Then result is its run. */
+bool
+key_peek(const TriggerCall *trigger, TriggerResult *result)
+{
+	Snapshot	snapshot = store_latest_snapshot();
+	LiveKey		live;
+	bool		is_live = key_look(trigger, snapshot, &live, NULL) == KEY_LIVE;
+
+	if (is_live)
+	{
+		result->run_id = live.run_id;
+		result->status = live.status;
+		if (!live.is_final)
+			is_live = run_find_status(&live.run_id, snapshot, &result->status) &&
+				!(result->status == RUN_EXPIRED && key_is_freed_by_expiry(&live));
+	}
+	if (is_live && trigger->task->compares_payloads)
+		key_check_payload(trigger, &live, snapshot);
+	UnregisterSnapshot(snapshot);
+	return is_live;
+}
+
 /* ---------- Giving a key back ---------- */
 
 static Statement delete_key = {

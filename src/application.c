@@ -39,6 +39,7 @@
 #include "step.h"
 #include "store.h"
 #include "task.h"
+#include "wait.h"
 #include "worker.h"
 
 #define CLAIM_MAX_RUNS	10000
@@ -67,6 +68,7 @@ typedef struct NamedAttempt
 	bool		ends;
 	AttemptResult result;		/* if it ends */
 	RunOutcome	outcome;
+	struct WaitRequest *wait;	/* if it ends by that */
 } NamedAttempt;
 
 /* In TopTransactionContext, in the order in which they were named */
@@ -155,8 +157,10 @@ named_before_commit(void)
 	}
 	foreach(cell, named)
 	{
-		const NamedAttempt *name = lfirst(cell);
+		NamedAttempt *name = lfirst(cell);
 
+		if (name->wait && !wait_record(name->wait, &name->result, &name->outcome))
+			current_stale_error(&name->run_id, name->attempt);
 		if (name->ends &&
 			!run_end_attempt(&name->run_id, name->attempt, &name->result, &name->outcome))
 			current_stale_error(&name->run_id, name->attempt);
@@ -434,6 +438,7 @@ Datum
 trigger_idem_run_enter(PG_FUNCTION_ARGS)
 {
 	ApplicationCall call;
+	CurrentRun *run;
 
 	if (current_run())
 		ereport(ERROR,
@@ -444,9 +449,10 @@ trigger_idem_run_enter(PG_FUNCTION_ARGS)
 	call_require_owner(&call);
 	store_pin();
 	call_renew(&call);
-	current_run_enter(&call.run_id, call.attempt,
-					  DatumGetInt32(call.entry[ENTRY_STEADY_ATTEMPT - 1]),
-					  TextDatumGetCString(call.entry[ENTRY_ENVIRONMENT - 1]));
+	run = current_run_enter(&call.run_id, call.attempt,
+							DatumGetInt32(call.entry[ENTRY_STEADY_ATTEMPT - 1]),
+							TextDatumGetCString(call.entry[ENTRY_ENVIRONMENT - 1]));
+	run_entry_wait(call.entry, call.entry_nulls, &run->last_wait);
 	PG_RETURN_VOID();
 }
 
@@ -629,6 +635,22 @@ call_was_completed(const ApplicationCall *call, Jsonb **output)
 	return !call->run_nulls[RUN_STATUS - 1] &&
 		run_status_from_oid(DatumGetObjectId(call->run[RUN_STATUS - 1])) == RUN_COMPLETED &&
 		DatumGetInt32(call->run[RUN_ATTEMPT - 1]) == call->attempt;
+}
+
+/* Have the commit end the attempt of the run that was entered, to wait. */
+void
+application_wait(struct WaitRequest *request)
+{
+	const CurrentRun *run = current_run();
+	NamedAttempt *name;
+
+	if (named_end(&run->run_id, run->attempt))
+		current_stale_error(&run->run_id, run->attempt);
+	name = name_attempt(&run->run_id, run->attempt);
+	name->result.end = ATTEMPT_WAITING;
+	name->result.steps_done = -1;
+	name->wait = request;
+	name->ends = true;
 }
 
 /* run_complete(run_id uuid, attempt int, output jsonb) */

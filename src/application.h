@@ -8,6 +8,9 @@
 #ifndef TRIGGER_IDEM_APPLICATION_H
 #define TRIGGER_IDEM_APPLICATION_H
 
+struct WaitRequest;
+
 extern void application_init(void);
+extern void application_wait(struct WaitRequest *request);
 
 #endif							/* TRIGGER_IDEM_APPLICATION_H */

@@ -62,6 +62,7 @@
 #define MAX_WORKERS		64
 #define MAX_DATABASES	64
 #define MAX_DEMANDS		256
+#define MAX_WATCHERS	256
 
 /* After DROP DATABASE was tried, nothing is started there for so long. */
 #define STEP_ASIDE_MS	10000
@@ -106,6 +107,13 @@ typedef struct ServedDatabase
 	TimestampTz stay_away_until;
 } ServedDatabase;
 
+/* A session that waits for a run or a token */
+typedef struct Watcher
+{
+	Latch	   *latch;			/* NULL: unused */
+	pg_uuid_t	target;
+} Watcher;
+
 typedef struct Shared
 {
 	LWLock	   *lock;
@@ -113,6 +121,8 @@ typedef struct Shared
 	ServedDatabase databases[MAX_DATABASES];
 	Demand		demands[MAX_DEMANDS];
 	WorkerSlot	workers[MAX_WORKERS];
+	pg_atomic_uint32 watching;	/* how many of these are used */
+	Watcher		watchers[MAX_WATCHERS];
 } Shared;
 
 static Shared *shared = NULL;
@@ -130,6 +140,9 @@ static ProcessUtility_hook_type previous_process_utility = NULL;
 
 /* Of a worker or a scanner: which slot is ours */
 static WorkerSlot *my_slot = NULL;
+
+/* Of a session that waits: which of the watchers it is */
+static Watcher *my_watcher = NULL;
 
 PGDLLEXPORT void trigger_idem_launcher_main(Datum arg);
 PGDLLEXPORT void trigger_idem_worker_main(Datum arg);
@@ -158,6 +171,7 @@ background_shmem_startup(void)
 	{
 		memset(shared, 0, sizeof(Shared));
 		shared->lock = &GetNamedLWLockTranche(EXTENSION_NAME)->lock;
+		pg_atomic_init_u32(&shared->watching, 0);
 	}
 	LWLockRelease(AddinShmemInitLock);
 }
@@ -301,6 +315,74 @@ background_want_scan(void)
 		my_slot->wants_scan = true;
 		wake_launcher();
 	}
+}
+
+/* ---------- Sessions that wait ---------- */
+
+/* Runs when the session ends in the middle of its wait, too. */
+static void
+watcher_exit(int code, Datum arg)
+{
+	background_watch_end();
+}
+
+/*
+ * Have our latch set when this has happened.  Where there is no room, or no
+ * preloading, we have to look ourselves.
+ */
+void
+background_watch(const pg_uuid_t *target)
+{
+	static bool registered = false;
+
+	if (shared == NULL)
+		return;
+	if (!registered)
+		before_shmem_exit(watcher_exit, (Datum) 0);
+	registered = true;
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < MAX_WATCHERS && my_watcher == NULL; i++)
+		if (shared->watchers[i].latch == NULL)
+		{
+			my_watcher = &shared->watchers[i];
+			my_watcher->latch = MyLatch;
+			my_watcher->target = *target;
+			pg_atomic_fetch_add_u32(&shared->watching, 1);
+		}
+	LWLockRelease(shared->lock);
+}
+
+void
+background_watch_end(void)
+{
+	if (my_watcher == NULL)
+		return;
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	my_watcher->latch = NULL;
+	my_watcher = NULL;
+	pg_atomic_fetch_sub_u32(&shared->watching, 1);
+	LWLockRelease(shared->lock);
+}
+
+bool
+background_has_watchers(void)
+{
+	return pg_atomic_read_u32(&shared->watching) > 0;
+}
+
+/* This has happened, and is committed.  Must not raise an error. */
+void
+background_tell_watchers(const pg_uuid_t *target)
+{
+	LWLockAcquire(shared->lock, LW_SHARED);
+	for (int i = 0; i < MAX_WATCHERS; i++)
+	{
+		Watcher    *watcher = &shared->watchers[i];
+
+		if (watcher->latch && memcmp(&watcher->target, target, sizeof(pg_uuid_t)) == 0)
+			SetLatch(watcher->latch);
+	}
+	LWLockRelease(shared->lock);
 }
 
 /* ---------- Stepping aside ---------- */

@@ -26,11 +26,13 @@
 #include "utils/tuplestore.h"
 
 #include "acquire.h"
+#include "batch.h"
 #include "compat.h"
 #include "environment.h"
 #include "payload.h"
 #include "store.h"
 #include "trigger.h"
+#include "wait.h"
 
 PG_FUNCTION_INFO_V1(trigger_idem_batch_trigger_task);
 
@@ -269,13 +271,6 @@ read_item(JsonbValue *item, NullableDatum *options, ItemPosition *position)
 
 /* ---------- The batch ---------- */
 
-typedef struct BatchItem
-{
-	int			index;
-	TriggerCall trigger;
-	TriggerResult result;
-} BatchItem;
-
 /*
  * The key of an item that has none of its own: that of the batch and the item's
  * index.  Returns what users see of it.
@@ -296,9 +291,10 @@ item_default_key(text *batch_key, int index, NullableDatum *option)
 
 /* Read and check all items. */
 static BatchItem *
-batch_prepare(FunctionCallInfo fcinfo, Jsonb *items, int *count)
+batch_read(const NullableDatum *arguments, Jsonb *items, int *count)
 {
-	text	   *batch_key = PG_ARGISNULL(2) ? NULL : PG_GETARG_TEXT_PP(2);
+	text	   *batch_key = arguments[BATCH_IDEMPOTENCY_KEY].isnull ? NULL :
+		DatumGetTextPP(arguments[BATCH_IDEMPOTENCY_KEY].value);
 	JsonbIterator *iterator = JsonbIteratorInit(&items->root);
 	JsonbValue	item;
 	BatchItem  *batch;
@@ -317,8 +313,8 @@ batch_prepare(FunctionCallInfo fcinfo, Jsonb *items, int *count)
 		CHECK_FOR_INTERRUPTS();
 		for (int option = 0; option < TRIGGER_OPTIONS; option++)
 			options[option].isnull = true;
-		options[OPTION_TASK_ID] = fcinfo->args[0];
-		options[OPTION_ENVIRONMENT] = fcinfo->args[3];
+		options[OPTION_TASK_ID] = arguments[BATCH_TASK_ID];
+		options[OPTION_ENVIRONMENT] = arguments[BATCH_ENVIRONMENT];
 		options[OPTION_IDEMPOTENCY_KEY_SCOPE].value = CStringGetTextDatum("global");
 		options[OPTION_IDEMPOTENCY_KEY_SCOPE].isnull = false;
 
@@ -336,6 +332,33 @@ batch_prepare(FunctionCallInfo fcinfo, Jsonb *items, int *count)
 	}
 	error_context_stack = callback.previous;
 	return batch;
+}
+
+/* Check the arguments and all items; nothing is written. */
+BatchItem *
+batch_prepare(const NullableDatum *arguments, int *count)
+{
+	Jsonb	   *items;
+
+	wait_check_not_begun();
+	/* checked here too, for a batch may be empty */
+	if (arguments[BATCH_TASK_ID].isnull)
+		identifier_check("task", NULL);
+	(void) task_require(TextDatumGetCString(arguments[BATCH_TASK_ID].value));
+	(void) environment_choose(arguments[BATCH_ENVIRONMENT].isnull ? NULL :
+							  DatumGetTextPP(arguments[BATCH_ENVIRONMENT].value));
+	if (!arguments[BATCH_IDEMPOTENCY_KEY].isnull)
+		key_check_text(DatumGetTextPP(arguments[BATCH_IDEMPOTENCY_KEY].value));
+	if (arguments[BATCH_ITEMS].isnull)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("items must not be null")));
+	items = DatumGetJsonbP(arguments[BATCH_ITEMS].value);
+	if (!JB_ROOT_IS_ARRAY(items) || JB_ROOT_IS_SCALAR(items))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("items must be a JSON array")));
+	return batch_read(arguments, items, count);
 }
 
 /* By the ids of keys; items without a key come first */
@@ -441,7 +464,8 @@ batch_insert(BatchItem *batch, int count, MemoryContext item_context, ItemPositi
 	trigger_finish(&batch[inserted].trigger);
 }
 
-static void
+/* Do what a batch asks for. */
+void
 batch_run(BatchItem *batch, int count)
 {
 	MemoryContext caller = CurrentMemoryContext;
@@ -464,29 +488,11 @@ Datum
 trigger_idem_batch_trigger_task(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *answer = (ReturnSetInfo *) fcinfo->resultinfo;
-	Jsonb	   *items;
 	BatchItem  *batch;
 	int			count;
 
 	InitMaterializedSRF(fcinfo, 0);
-	/* checked here too, for a batch may be empty */
-	if (PG_ARGISNULL(0))
-		identifier_check("task", NULL);
-	(void) task_require(text_to_cstring(PG_GETARG_TEXT_PP(0)));
-	(void) environment_choose(PG_ARGISNULL(3) ? NULL : PG_GETARG_TEXT_PP(3));
-	if (!PG_ARGISNULL(2))
-		key_check_text(PG_GETARG_TEXT_PP(2));
-	if (PG_ARGISNULL(1))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("items must not be null")));
-	items = PG_GETARG_JSONB_P(1);
-	if (!JB_ROOT_IS_ARRAY(items) || JB_ROOT_IS_SCALAR(items))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("items must be a JSON array")));
-
-	batch = batch_prepare(fcinfo, items, &count);
+	batch = batch_prepare(fcinfo->args, &count);
 	batch_run(batch, count);
 	for (int i = 0; i < count; i++)
 	{

@@ -17,8 +17,8 @@
  * it.  Somebody else's lock is not waited for as long as there is other work.
  *
  * A worker inside the database may claim several runs at a time, to work them one
- * after the other.  All but the first of them must be new: of a run that was
- * claimed before, nobody knows whether it kills its worker.  Such a run, one that
+ * after the other.  All but the first of them must be new, or back from a wait: of a
+ * run that was claimed in vain, nobody knows whether it kills its worker.  Such a run, one that
  * must not be claimed twice, and one with a concurrency limit are claimed alone.
  *
  * What is met on the way that should have been started by now, and was not, is
@@ -46,6 +46,7 @@
 #include "lock.h"
 #include "store.h"
 #include "task.h"
+#include "wait.h"
 #include "worker.h"
 
 /* How long a claimer may trust what it remembers */
@@ -212,9 +213,12 @@ claim_may_share(const Claim *claim, const Candidate *candidate)
 	TupleTableSlot *entry = claim->walk.slot;
 	bool		isnull;
 
+	/* the last attempt, if it ended by a wait; 0: there was none */
+	int			last_well = DatumGetInt32(slot_getattr(entry, ENTRY_WAIT_ATTEMPT, &isnull));
+
 	return claim->claimer->worker_token == WORKER_OUTSIDE ||
 		(candidate->task->concurrency_limit == 0 &&
-		 DatumGetInt32(slot_getattr(entry, ENTRY_ATTEMPT, &isnull)) == 0 &&
+		 DatumGetInt32(slot_getattr(entry, ENTRY_ATTEMPT, &isnull)) == last_well &&
 		 DatumGetInt32(slot_getattr(entry, ENTRY_MAX_ATTEMPTS, &isnull)) > 1);
 }
 
@@ -581,7 +585,13 @@ claim_runs(Claimer *claimer, int max_runs)
 	if (claimed != NIL)
 		CommandCounterIncrement();
 	foreach(cell, claimed)
-		run_read_payload(lfirst(cell));
+	{
+		ClaimedRun *run = lfirst(cell);
+
+		run_read_payload(run);
+		if (run->wait.has_ended && run->wait.timed_out)
+			wait_note_timeout(&run->run_id, &run->wait.wait_id);
+	}
 	return claimed;
 }
 

@@ -30,6 +30,7 @@
 #include "store.h"
 #include "task.h"
 #include "trigger.h"
+#include "wait.h"
 #include "wake.h"
 #include "worker.h"
 
@@ -133,8 +134,8 @@ control_init(void)
 /* ---------- Runs ---------- */
 
 /* The row of a run that the caller may see: 42704 */
-static void
-run_require(const pg_uuid_t *run_id, Datum *values, bool *nulls)
+void
+run_require_visible(const pg_uuid_t *run_id, Datum *values, bool *nulls)
 {
 	Snapshot	snapshot = store_latest_snapshot();
 	bool		found = store_fetch(STORE_RUN, UUIDPGetDatum(run_id), snapshot, values, nulls);
@@ -192,7 +193,7 @@ run_children(const pg_uuid_t *run_id)
 	bool		isnull;
 
 	store_walk_begin(&walk, STORE_CHILDREN, snapshot);
-	store_walk_seek_children(&walk, UUIDPGetDatum(run_id));
+	store_walk_seek_uuid(&walk, UUIDPGetDatum(run_id));
 	while (store_walk_next(&walk))
 	{
 		pg_uuid_t  *child = palloc(sizeof(pg_uuid_t));
@@ -206,7 +207,8 @@ run_children(const pg_uuid_t *run_id)
 }
 
 /*
- * Cancel a run and its unfinished children; false when it was final.  A worker's
+ * Cancel a run and its unfinished children, but for those that another run waits
+ * for; false when it was final.  A worker's
  * transaction is not waited for, but whoever is just committing gets a second.
  */
 static bool
@@ -239,6 +241,7 @@ run_cancel_tree(const pg_uuid_t *run_id)
 	{
 		CommandCounterIncrement();
 		foreach(cell, run_children(run_id))
+			if (!wait_is_awaited_by_others(lfirst(cell), run_id))
 			(void) run_cancel_tree(lfirst(cell));
 	}
 	return was_canceled;
@@ -255,7 +258,7 @@ trigger_idem_run_cancel(PG_FUNCTION_ARGS)
 	PreventCommandDuringRecovery("run_cancel()");
 	PreventCommandIfReadOnly("run_cancel()");
 	store_pin();
-	run_require(run_id, values, nulls);
+	run_require_visible(run_id, values, nulls);
 	PG_RETURN_BOOL(run_cancel_tree(run_id));
 }
 
@@ -303,7 +306,7 @@ trigger_idem_run_replay(PG_FUNCTION_ARGS)
 	bool		nulls[RUN_COLUMNS];
 	pg_uuid_t  *new_id = palloc(sizeof(pg_uuid_t));
 
-	run_require(run_id, values, nulls);
+	run_require_visible(run_id, values, nulls);
 	replay_options(values, nulls, options);
 	trigger_prepare(options, TRIGGER_REPLAY, &trigger);
 	trigger_one(&trigger, &result);

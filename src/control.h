@@ -9,5 +9,6 @@
 #define TRIGGER_IDEM_CONTROL_H
 
 extern void control_init(void);
+extern void run_require_visible(const pg_uuid_t *run_id, Datum *values, bool *nulls);
 
 #endif							/* TRIGGER_IDEM_CONTROL_H */

@@ -27,6 +27,7 @@
 #include "run.h"
 #include "step.h"
 #include "store.h"
+#include "wait.h"
 
 static CurrentRun *current = NULL;
 
@@ -61,7 +62,7 @@ current_run_clear(void)
  * A run that an application works becomes current in this session, until the
  * (sub)transaction ends.
  */
-void
+CurrentRun *
 current_run_enter(const pg_uuid_t *run_id, int attempt, int steady_attempt,
 				  const char *environment)
 {
@@ -75,6 +76,7 @@ current_run_enter(const pg_uuid_t *run_id, int attempt, int steady_attempt,
 	run->is_entered = true;
 	entered_level = GetCurrentTransactionNestLevel();
 	current_run_set(run);
+	return run;
 }
 
 static void
@@ -131,7 +133,10 @@ current_xact_callback(XactEvent event, void *arg)
 	if (current == NULL)
 		return;
 	if (event == XACT_EVENT_PRE_COMMIT)
+	{
+		wait_check_not_begun();
 		current_check_fence();
+	}
 	else if (event == XACT_EVENT_PRE_PREPARE)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),

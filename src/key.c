@@ -474,6 +474,23 @@ key_create(text **elements, int count, text *typed, FunctionCallInfo fcinfo)
 	PG_RETURN_TEXT_P(key_to_hex(&key));
 }
 
+/* The key of several texts in the current run, for views as that array */
+text *
+key_of_run(text **parts, int count)
+{
+	Datum	   *values = palloc(count * sizeof(Datum));
+	ArrayType  *array;
+	Key			key;
+
+	for (int i = 0; i < count; i++)
+		values[i] = PointerGetDatum(parts[i]);
+	array = construct_array(values, count, TEXTOID, -1, false, TYPALIGN_INT);
+	key_hash(parts, count, KEY_SCOPE_RUN, &current_run()->run_id, 0, &key);
+	key_remember(&key, cstring_to_text(OidOutputFunctionCall(F_ARRAY_OUT, PointerGetDatum(array))),
+				 KEY_SCOPE_RUN);
+	return key_to_hex(&key);
+}
+
 /* idempotency_key_create(key text, scope text, run_id uuid, attempt int) */
 Datum
 trigger_idem_idempotency_key_create(PG_FUNCTION_ARGS)

@@ -49,6 +49,7 @@ extern void key_material_hash(KeyMaterial *material, Key *key);
 
 extern void key_from_text(text *key, KeyScope scope, Key *result, KeyScope *effective);
 extern void key_from_parts(text **parts, int count, Key *result);
+extern text *key_of_run(text **parts, int count);
 extern bool key_parse_hex(text *key, Key *result);
 extern text *key_recall(const Key *key, const char **scope);
 extern text *key_to_hex(const Key *key);

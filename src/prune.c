@@ -48,6 +48,9 @@ static Statement finished_runs = {
 	"  SELECT r.run_id FROM trigger_idem.run r"
 	"  WHERE r.run_id OPERATOR(pg_catalog.<) $1 AND r.status IS NOT NULL"
 	"    AND r.finished_at OPERATOR(pg_catalog.<) $2"
+	"    AND NOT EXISTS (SELECT FROM trigger_idem.awaited a JOIN trigger_idem.queue_entry e"
+	"      ON e.run_id OPERATOR(pg_catalog.=) a.run_id"
+	"      WHERE a.target OPERATOR(pg_catalog.=) r.run_id)"
 	"  ORDER BY r.run_id LIMIT $3 FOR UPDATE SKIP LOCKED) v",
 	.expected = SPI_OK_SELECT,
 	.argtypes = {UUIDOID, TIMESTAMPTZOID, INT4OID}
@@ -69,13 +72,47 @@ static Statement delete_attempts = {
 	.argtypes = {UUIDARRAYOID, INT4OID}
 };
 
+static Statement delete_waits = {
+	.sql = "DELETE FROM trigger_idem.wait WHERE ctid OPERATOR(pg_catalog.=) ANY (ARRAY("
+	"  SELECT w.ctid FROM trigger_idem.wait w"
+	"  WHERE w.run_id OPERATOR(pg_catalog.=) ANY ($1)"
+	"    AND NOT EXISTS (SELECT FROM trigger_idem.awaited a"
+	"      WHERE a.wait_id OPERATOR(pg_catalog.=) w.wait_id) LIMIT $2))",
+	.expected = SPI_OK_DELETE,
+	.argtypes = {UUIDARRAYOID, INT4OID}
+};
+
+static Statement delete_awaited = {
+	.sql = "DELETE FROM trigger_idem.awaited WHERE ctid OPERATOR(pg_catalog.=) ANY (ARRAY("
+	"  SELECT a.ctid FROM trigger_idem.wait w JOIN trigger_idem.awaited a"
+	"    ON a.wait_id OPERATOR(pg_catalog.=) w.wait_id"
+	"  WHERE w.run_id OPERATOR(pg_catalog.=) ANY ($1) LIMIT $2))",
+	.expected = SPI_OK_DELETE,
+	.argtypes = {UUIDARRAYOID, INT4OID}
+};
+
+/* Tokens that have ended long ago, and that no unfinished run has waited for */
+static Statement delete_tokens = {
+	.sql = "DELETE FROM trigger_idem.wait_token WHERE ctid OPERATOR(pg_catalog.=) ANY (ARRAY("
+	"  SELECT k.ctid FROM trigger_idem.wait_token k"
+	"  WHERE (k.completed_at OPERATOR(pg_catalog.<) $1 OR k.expires_at OPERATOR(pg_catalog.<) $1)"
+	"    AND NOT EXISTS (SELECT FROM trigger_idem.awaited a JOIN trigger_idem.queue_entry e"
+	"      ON e.run_id OPERATOR(pg_catalog.=) a.run_id"
+	"      WHERE a.target OPERATOR(pg_catalog.=) k.token)"
+	"  LIMIT $2 FOR UPDATE SKIP LOCKED))",
+	.expected = SPI_OK_DELETE,
+	.argtypes = {TIMESTAMPTZOID, INT4OID}
+};
+
 /* Those whose steps and attempts did not fit into the batch go the next time. */
 static Statement delete_runs = {
 	.sql = "DELETE FROM trigger_idem.run r WHERE r.run_id OPERATOR(pg_catalog.=) ANY ($1)"
 	"  AND NOT EXISTS (SELECT FROM trigger_idem.step s"
 	"    WHERE s.run_id OPERATOR(pg_catalog.=) r.run_id)"
 	"  AND NOT EXISTS (SELECT FROM trigger_idem.attempt a"
-	"    WHERE a.run_id OPERATOR(pg_catalog.=) r.run_id)",
+	"    WHERE a.run_id OPERATOR(pg_catalog.=) r.run_id)"
+	"  AND NOT EXISTS (SELECT FROM trigger_idem.wait w"
+	"    WHERE w.run_id OPERATOR(pg_catalog.=) r.run_id)",
 	.expected = SPI_OK_DELETE,
 	.argtypes = {UUIDARRAYOID}
 };
@@ -88,6 +125,9 @@ typedef struct Pruned
 	uint64		attempts;
 	uint64		steps;
 	uint64		global_steps;
+	uint64		waits;
+	uint64		awaited;
+	uint64		tokens;
 } Pruned;
 
 /* Runs that were never started in time are finished, noticed or not. */
@@ -129,6 +169,8 @@ prune_runs(TimestampTz cutoff, int batch, Pruned *pruned)
 	values[1] = Int32GetDatum(batch);
 	pruned->steps = statement_run(&delete_steps, values, NULL);
 	pruned->attempts = statement_run(&delete_attempts, values, NULL);
+	pruned->awaited = statement_run(&delete_awaited, values, NULL);
+	pruned->waits = statement_run(&delete_waits, values, NULL);
 	pruned->runs = statement_run(&delete_runs, values, NULL);
 }
 
@@ -216,6 +258,7 @@ trigger_idem_prune(PG_FUNCTION_ARGS)
 	OwnerScope	scope;
 	TimestampTz cutoff;
 	Datum		limit;
+	Datum		token_values[2];
 	int			batch;
 
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
@@ -240,6 +283,9 @@ trigger_idem_prune(PG_FUNCTION_ARGS)
 	prune_keys(batch, &pruned);
 	prune_runs(cutoff, batch, &pruned);
 	pruned.global_steps = statement_run(&delete_global_steps, &limit, NULL);
+	token_values[0] = TimestampTzGetDatum(cutoff);
+	token_values[1] = limit;
+	pruned.tokens = statement_run(&delete_tokens, token_values, NULL);
 	owner_end(&scope);
 
 	answer_row(answer, "idempotency_keys", pruned.keys);
@@ -247,5 +293,7 @@ trigger_idem_prune(PG_FUNCTION_ARGS)
 	answer_row(answer, "attempts", pruned.attempts);
 	answer_row(answer, "steps", pruned.steps);
 	answer_row(answer, "global_steps", pruned.global_steps);
+	answer_row(answer, "waits", pruned.waits + pruned.awaited);
+	answer_row(answer, "wait_tokens", pruned.tokens);
 	return (Datum) 0;
 }

@@ -7,6 +7,7 @@
  *
  *	executing	the entry has a worker
  *	expired		it never had one, and expires_at has passed
+ *	waiting		it names a wait that is not over, and visible_from is to come
  *	delayed		visible_from is to come
  *	queued		otherwise
  *
@@ -22,6 +23,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/pg_type.h"
 #include "common/pg_prng.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -34,8 +36,10 @@
 
 #include "failure.h"
 #include "run.h"
+#include "statement.h"
 #include "store.h"
 #include "task.h"
+#include "wait.h"
 #include "wake.h"
 #include "worker.h"
 
@@ -175,9 +179,30 @@ run_entry_status(TupleTableSlot *entry, TimestampTz now)
 	if (!isnull && DatumGetTimestampTz(expires_at) <= now &&
 		slot_attisnull(entry, ENTRY_FIRST_STARTED_AT))
 		return RUN_EXPIRED;
-	if (DatumGetTimestampTz(slot_getattr(entry, ENTRY_VISIBLE_FROM, &isnull)) > now)
-		return RUN_DELAYED;
-	return RUN_QUEUED;
+	if (DatumGetTimestampTz(slot_getattr(entry, ENTRY_VISIBLE_FROM, &isnull)) <= now)
+		return RUN_QUEUED;
+	return !slot_attisnull(entry, ENTRY_WAIT_ID) && slot_attisnull(entry, ENTRY_WAIT_OVER) ?
+		RUN_WAITING : RUN_DELAYED;
+}
+
+/* Is a run waiting?  By the clock its wait may be over. */
+bool
+run_entry_is_waiting(const Datum *entry, const bool *nulls)
+{
+	return nulls[ENTRY_WORKER_TOKEN - 1] && !nulls[ENTRY_WAIT_ID - 1] &&
+		nulls[ENTRY_WAIT_OVER - 1];
+}
+
+/* The last wait of an entry that is executing */
+void
+run_entry_wait(const Datum *entry, const bool *nulls, EndedWait *wait)
+{
+	wait->has_ended = !nulls[ENTRY_WAIT_ID - 1] && !nulls[ENTRY_WAIT_OVER - 1];
+	if (!wait->has_ended)
+		return;
+	wait->wait_id = *DatumGetUUIDP(entry[ENTRY_WAIT_ID - 1]);
+	wait->timed_out = !DatumGetBool(entry[ENTRY_WAIT_OVER - 1]);
+	wait->ended_at = DatumGetTimestampTz(entry[ENTRY_VISIBLE_FROM - 1]);
 }
 
 /* Was the run of this entry, a row, not started in time? */
@@ -276,6 +301,10 @@ run_begin_attempt(StoreWalk *entry, const char *worker_id, int64 worker_token,
 		SET(ENTRY_LEASE_EXPIRES_AT, TimestampTzGetDatum(lease_expires_at));
 	if (nulls[ENTRY_FIRST_STARTED_AT - 1])
 		SET(ENTRY_FIRST_STARTED_AT, TimestampTzGetDatum(now));
+	/* the wait is over, by the clock: from here on that is its answer */
+	if (!nulls[ENTRY_WAIT_ID - 1] && nulls[ENTRY_WAIT_OVER - 1])
+		SET(ENTRY_WAIT_OVER, BoolGetDatum(false));
+	run_entry_wait(values, nulls, &claimed->wait);
 	SET(ENTRY_ORD, TimestampTzGetDatum(DT_NOEND));
 #undef SET
 	store_walk_update(entry, values, nulls);
@@ -313,6 +342,7 @@ static const struct
 	[ATTEMPT_TIMED_OUT] = {"timed_out", RUN_TIMED_OUT, true},
 	[ATTEMPT_CANCELED] = {"canceled", RUN_CANCELED, false},
 	[ATTEMPT_RELEASED] = {"released", RUN_QUEUED, false},
+	[ATTEMPT_WAITING] = {"waiting", RUN_WAITING, false},
 };
 
 /* A locked entry */
@@ -390,19 +420,36 @@ run_judge(const Datum *entry, const AttemptResult *result, RunOutcome *outcome)
 		outcome->visible_from = DatumGetTimestampTz(entry[ENTRY_VISIBLE_FROM - 1]);
 }
 
-/* Back into the queue */
-static void
-entry_requeue(Entry *entry, bool counts, TimestampTz visible_from)
+/* The place of an entry in its queue */
+static TimestampTz
+entry_ord(const Entry *entry, TimestampTz visible_from)
 {
-	TimestampTz ord = visible_from - ENTRY_INT(entry, ENTRY_PRIORITY) * USECS_PER_SEC;
+	if (TIMESTAMP_NOT_FINITE(visible_from))
+		return visible_from;
+	return visible_from - ENTRY_INT(entry, ENTRY_PRIORITY) * USECS_PER_SEC;
+}
+
+/* Back into the queue, at once or later, or to wait */
+static void
+entry_requeue(Entry *entry, const AttemptResult *result, const RunOutcome *outcome)
+{
+	TimestampTz ord = entry_ord(entry, outcome->visible_from);
 	Datum		values[ENTRY_COLUMNS];
 	bool		nulls[ENTRY_COLUMNS];
 
 	memcpy(values, entry->values, sizeof(values));
 	memcpy(nulls, entry->nulls, sizeof(nulls));
 	values[ENTRY_ORD - 1] = TimestampTzGetDatum(ord);
-	values[ENTRY_VISIBLE_FROM - 1] = TimestampTzGetDatum(visible_from);
-	if (counts)
+	values[ENTRY_VISIBLE_FROM - 1] = TimestampTzGetDatum(outcome->visible_from);
+	if (result->end == ATTEMPT_WAITING)
+	{
+		values[ENTRY_WAIT_ID - 1] = UUIDPGetDatum(&result->wait_id);
+		values[ENTRY_WAIT_OVER - 1] = BoolGetDatum(true);
+		values[ENTRY_WAIT_ATTEMPT - 1] = values[ENTRY_ATTEMPT - 1];
+		nulls[ENTRY_WAIT_ID - 1] = nulls[ENTRY_WAIT_ATTEMPT - 1] = false;
+		nulls[ENTRY_WAIT_OVER - 1] = outcome->status == RUN_WAITING;
+	}
+	if (ends[result->end].counts)
 	{
 		values[ENTRY_FAILURES - 1] = Int32GetDatum(ENTRY_INT(entry, ENTRY_FAILURES) + 1);
 		values[ENTRY_STEADY_ATTEMPT - 1] = Int32GetDatum(ENTRY_INT(entry, ENTRY_ATTEMPT) + 1);
@@ -449,6 +496,40 @@ key_finish(Datum key_id, const pg_uuid_t *run_id, RunStatus status, bool release
 #undef KEY_IS_OURS
 }
 
+static Statement end_wait = {
+	.sql = "UPDATE trigger_idem.wait SET ended_at = $3, timed_out = $4 "
+	"WHERE run_id OPERATOR(pg_catalog.=) $1 AND wait_id OPERATOR(pg_catalog.=) $2"
+	"  AND ended_at IS NULL",
+	.expected = SPI_OK_UPDATE,
+	.argtypes = {UUIDOID, UUIDOID, TIMESTAMPTZOID, BOOLOID}
+};
+
+/*
+ * The entry forgets its last wait: what it knows of that goes into the wait's own
+ * row.  A run that is canceled while it waits has no answer.
+ */
+static void
+entry_end_wait(const pg_uuid_t *run_id, const Entry *entry, TimestampTz now)
+{
+	OwnerScope	scope;
+	EndedWait	wait;
+	Datum		values[4];
+	char		nulls[] = "    ";
+
+	if (entry->nulls[ENTRY_WAIT_ID - 1])
+		return;
+	run_entry_wait(entry->values, entry->nulls, &wait);
+	values[0] = UUIDPGetDatum(run_id);
+	values[1] = entry->values[ENTRY_WAIT_ID - 1];
+	values[2] = TimestampTzGetDatum(wait.has_ended ? wait.ended_at : now);
+	values[3] = BoolGetDatum(wait.timed_out);
+	nulls[3] = wait.has_ended ? ' ' : 'n';
+	owner_begin(&scope);
+	scope_see_latest(&scope);
+	statement_run(&end_wait, values, nulls);
+	owner_end(&scope);
+}
+
 /* Out of the queue, to a final state */
 static void
 run_finish(const pg_uuid_t *run_id, Entry *entry, RunStatus status, const AttemptResult *result,
@@ -482,6 +563,10 @@ run_finish(const pg_uuid_t *run_id, Entry *entry, RunStatus status, const Attemp
 				   entry->task && (entry->task->release_key_on & (1 << status)));
 	store_row_update(&row, values, nulls);
 	store_row_end(&row);
+	entry_end_wait(run_id, entry, now);
+	if (!entry->nulls[ENTRY_IS_AWAITED - 1])
+		wait_target_ended(run_id);
+	wake_watchers(run_id);
 }
 
 static void
@@ -535,10 +620,15 @@ end_attempt(LockWaitPolicy policy, const pg_uuid_t *run_id, int attempt,
 			run_finish(run_id, &entry, outcome.status, result, now);
 		else
 		{
-			entry_requeue(&entry, ends[result->end].counts, outcome.visible_from);
+			/* unless it waits for the same thing again */
+			if (result->end == ATTEMPT_WAITING && !entry.nulls[ENTRY_WAIT_ID - 1] &&
+				memcmp(DatumGetUUIDP(entry.values[ENTRY_WAIT_ID - 1]), &result->wait_id,
+					   sizeof(pg_uuid_t)) != 0)
+				entry_end_wait(run_id, &entry, now);
+			entry_requeue(&entry, result, &outcome);
 			if (outcome.status == RUN_QUEUED)
 				wake_workers(TextDatumGetCString(entry.values[ENTRY_QUEUE - 1]), entry.task);
-			else
+			else if (!TIMESTAMP_NOT_FINITE(outcome.visible_from))
 				wake_later(outcome.visible_from);
 		}
 		CommandCounterIncrement();
@@ -617,6 +707,41 @@ run_end_unclaimed(const pg_uuid_t *run_id, RunStatus status, bool wait)
 	}
 	store_row_end(&entry.row);
 	return ended;
+}
+
+/*
+ * What a run waits for has happened: it is due.  False when somebody has locked
+ * its entry, who may be about to change that.
+ */
+bool
+run_wake(const pg_uuid_t *run_id, const pg_uuid_t *wait_id)
+{
+	Datum		values[ENTRY_COLUMNS];
+	bool		nulls[ENTRY_COLUMNS];
+	StoreRow	row;
+	Entry		entry;
+	StoreLock	lock = store_row_lock(&row, STORE_QUEUE_ENTRY, UUIDPGetDatum(run_id), LockWaitSkip);
+
+	if (lock != STORE_LOCKED)
+		return lock == STORE_GONE;
+	store_row_read(&row, entry.values, entry.nulls);
+	if (run_entry_is_waiting(entry.values, entry.nulls) &&
+		memcmp(DatumGetUUIDP(entry.values[ENTRY_WAIT_ID - 1]), wait_id, sizeof(pg_uuid_t)) == 0)
+	{
+		TimestampTz now = GetCurrentTimestamp();
+
+		memcpy(values, entry.values, sizeof(values));
+		memcpy(nulls, entry.nulls, sizeof(nulls));
+		values[ENTRY_WAIT_OVER - 1] = BoolGetDatum(true);
+		nulls[ENTRY_WAIT_OVER - 1] = false;
+		values[ENTRY_VISIBLE_FROM - 1] = TimestampTzGetDatum(now);
+		values[ENTRY_ORD - 1] = TimestampTzGetDatum(entry_ord(&entry, now));
+		store_row_update(&row, values, nulls);
+		wake_workers(TextDatumGetCString(values[ENTRY_QUEUE - 1]),
+					 task_find(TextDatumGetCString(values[ENTRY_TASK_ID - 1])));
+	}
+	store_row_end(&row);
+	return true;
 }
 
 /* ---------- Dead workers ---------- */
@@ -745,7 +870,8 @@ executing_is_over(const Executing *executing, const List *list, AttemptResult *r
  * Look at every attempt that is executing, and end those whose worker is gone
  * or was silent for longer than its lease, or has had them in hand for long
  * without beginning them.  Workers inside the database see to max_duration
- * themselves.  Returns how many runs were taken away from their workers.
+ * themselves.  Check waits, too, that whoever ended them could not see to.  Returns
+ * how many runs may be due now.
  */
 int
 run_take_over_dead(void)
@@ -763,5 +889,5 @@ run_take_over_dead(void)
 		if (executing_is_over(executing, list, &result))
 			taken += run_take_away(&executing->run_id, executing->attempt, &result);
 	}
-	return taken;
+	return taken + wait_check_unfinished();
 }

@@ -32,12 +32,22 @@ typedef enum RunStatus
 #define RUN_STATUSES (RUN_EXPIRED + 1)
 #define RUN_STATUS_IS_FINAL(status) ((status) >= RUN_COMPLETED)
 
+/* The last wait of a run, if that is over: how it ended stands in the entry. */
+typedef struct EndedWait
+{
+	bool		has_ended;		/* else there is none */
+	pg_uuid_t	wait_id;
+	bool		timed_out;
+	TimestampTz ended_at;
+} EndedWait;
+
 /* A run that somebody has just claimed */
 typedef struct ClaimedRun
 {
 	pg_uuid_t	run_id;
 	int			attempt;
 	int			steady_attempt;
+	EndedWait	wait;
 	char	   *environment;
 	char	   *task_id;
 	TimestampTz lease_expires_at;	/* of a worker outside */
@@ -55,6 +65,7 @@ typedef enum AttemptEnd
 	ATTEMPT_TIMED_OUT,			/* it took longer than max_duration */
 	ATTEMPT_CANCELED,
 	ATTEMPT_RELEASED,			/* given back; it does not count */
+	ATTEMPT_WAITING,			/* suspended; it does not count */
 } AttemptEnd;
 
 /* When a run is tried again, if no time is given */
@@ -69,6 +80,7 @@ typedef struct AttemptResult
 	int			steps_done;		/* -1: not known */
 	int			steps_replayed;
 	int64		retry_after_ms; /* of a failed or released one, or RETRY_... */
+	pg_uuid_t	wait_id;		/* of a suspended one */
 } AttemptResult;
 
 /* What becomes of the run of an attempt that has ended */
@@ -85,6 +97,9 @@ extern Oid	run_status_oid(RunStatus status);
 extern RunStatus run_status_from_oid(Oid oid);
 extern bool run_status_parse(const char *name, RunStatus *status);
 extern RunStatus run_entry_status(TupleTableSlot *entry, TimestampTz now);
+extern bool run_entry_is_waiting(const Datum *entry, const bool *nulls);
+extern void run_entry_wait(const Datum *entry, const bool *nulls, EndedWait *wait);
+extern bool run_wake(const pg_uuid_t *run_id, const pg_uuid_t *wait_id);
 extern bool run_has_expired(const Datum *entry, const bool *nulls);
 extern bool run_find_status(const pg_uuid_t *run_id, Snapshot snapshot, RunStatus *status);
 

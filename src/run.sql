@@ -34,7 +34,10 @@ CREATE TABLE trigger_idem.run (
 -- Ordered by ord, the time the run is visible from less its priority in seconds;
 -- infinity while an attempt executes, so that claims do not walk over those.
 -- What has not started by expires_at will not start any more.  A worker that is
--- a session of this server has a token, one outside has 0 and a lease.
+-- a session of this server has a token, one outside has 0 and a lease.  A run
+-- that waits has a wait_id and is visible from the end of its timeout, or never;
+-- when the wait is over it is visible, and wait_over tells whether by what it
+-- waited for or by the clock.  wait_attempt is the attempt that began the wait.
 CREATE TABLE trigger_idem.queue_entry (
 	run_id uuid NOT NULL,
 	ord timestamptz NOT NULL,
@@ -45,11 +48,15 @@ CREATE TABLE trigger_idem.queue_entry (
 	lease_expires_at timestamptz,
 	worker_token bigint,
 	parent_run_id uuid,
+	wait_id uuid,
 	attempt int NOT NULL,
 	failures int NOT NULL,
 	steady_attempt int NOT NULL,
 	max_attempts int NOT NULL,
 	priority int NOT NULL,
+	wait_attempt int,
+	wait_over boolean,
+	is_awaited boolean,
 	queue text COLLATE pg_catalog."C" NOT NULL,
 	environment text COLLATE pg_catalog."C" NOT NULL,
 	task_id text COLLATE pg_catalog."C" NOT NULL,

@@ -46,6 +46,7 @@
 #include "step.h"
 #include "store.h"
 #include "task.h"
+#include "wait.h"
 
 #define STEP_DOMAIN			"trigger_idem step v1"
 #define GLOBAL_STEP_DOMAIN	"trigger_idem global step v1"
@@ -324,6 +325,24 @@ step_path(const Step *step)
 	for (const Step *s = step; s; s = s->parent)
 		depth++;
 	return PointerGetDatum(construct_array(keys, depth, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+/* The step of the current run that is being made, or NULL */
+const Key  *
+step_around(void)
+{
+	Step	   *parent = step_parent(false);
+
+	return parent ? &parent->id : NULL;
+}
+
+/* The path to something with a name in that step, as text[] */
+Datum
+step_path_to(text *name)
+{
+	Step		step = {.key = name,.parent = step_parent(false)};
+
+	return step_path(&step);
 }
 
 /* ---------- Doing a step ---------- */
@@ -627,6 +646,7 @@ run_once(FunctionCallInfo fcinfo, const StepAction *action, const char *function
 	Datum		output;
 	bool		isnull;
 
+	wait_check_not_begun();
 	if (!is_global)
 		require_run(function);
 	step_identify(&step, PG_GETARG_TEXT_PP(0), is_global);

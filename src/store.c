@@ -21,6 +21,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/sysattr.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
@@ -63,17 +64,24 @@ static const StoreTableInfo tables[STORE_TABLES] = {
 	[STORE_GLOBAL_STEP] = {"global_step", "global_step_pkey", F_BYTEAEQ, GLOBAL_STEP_COLUMNS},
 	[STORE_ATTEMPT] = {"attempt", "attempt_pkey", F_UUID_EQ, ATTEMPT_COLUMNS},
 	[STORE_PAUSED_QUEUE] = {"paused_queue", "paused_queue_pkey", F_TEXTEQ, PAUSED_QUEUE_COLUMNS},
+	[STORE_WAIT] = {"wait", "wait_pkey", F_UUID_EQ, WAIT_COLUMNS},
+	[STORE_AWAITED] = {"awaited", "awaited_pkey", F_UUID_EQ, AWAITED_COLUMNS},
+	[STORE_WAIT_TOKEN] = {"wait_token", "wait_token_pkey", F_UUID_EQ, WAIT_TOKEN_COLUMNS},
 };
 
 static const struct
 {
 	const char *name;
+	StoreTable	table;
 	int			wanted;			/* column that is not null in what it has; 0:
 								 * has all */
 }			indexes[STORE_INDEXES] = {
-	[STORE_QUEUE_ORDER] = {"queue_entry_queue_ord_idx", 0},
-	[STORE_EXECUTING] = {"queue_entry_executing_idx", ENTRY_WORKER_TOKEN},
-	[STORE_CHILDREN] = {"queue_entry_parent_idx", ENTRY_PARENT_RUN_ID},
+	[STORE_QUEUE_ORDER] = {"queue_entry_queue_ord_idx", STORE_QUEUE_ENTRY, 0},
+	[STORE_EXECUTING] = {"queue_entry_executing_idx", STORE_QUEUE_ENTRY, ENTRY_WORKER_TOKEN},
+	[STORE_CHILDREN] = {"queue_entry_parent_idx", STORE_QUEUE_ENTRY, ENTRY_PARENT_RUN_ID},
+	[STORE_TARGET] = {"awaited_target_idx", STORE_AWAITED, 0},
+	[STORE_PENDING] = {"awaited_pending_idx", STORE_AWAITED, AWAITED_IS_PENDING},
+	[STORE_UNCHECKED] = {"awaited_unchecked_idx", STORE_AWAITED, AWAITED_NEEDS_CHECK},
 };
 
 /* What is remembered of the catalogs */
@@ -360,6 +368,22 @@ store_fetch(StoreTable table, Datum key, Snapshot snapshot, Datum *values, bool 
 						  values, nulls);
 	store_lookup_end(&lookup);
 	return found;
+}
+
+/* Is the row with this key one that our own transaction has inserted or changed? */
+bool
+store_is_uncommitted(StoreTable table, Datum key)
+{
+	Snapshot	snapshot = store_latest_snapshot();
+	StoreLookup lookup;
+	bool		isnull;
+	bool		is_ours = store_lookup(&lookup, table, key, snapshot) &&
+		TransactionIdIsCurrentTransactionId(DatumGetTransactionId(
+																  slot_getsysattr(lookup.slot, MinTransactionIdAttributeNumber, &isnull)));
+
+	store_lookup_end(&lookup);
+	UnregisterSnapshot(snapshot);
+	return is_ours;
 }
 
 /*
@@ -686,7 +710,7 @@ store_row_end(StoreRow *row)
 	table_close(row->rel, NoLock);
 }
 
-/* ---------- Walks through the queue entries ---------- */
+/* ---------- Walks ---------- */
 
 /*
  * Begin a walk that may lock and update what it finds.  Seek first, then go on
@@ -695,7 +719,7 @@ store_row_end(StoreRow *row)
 void
 store_walk_begin(StoreWalk *walk, StoreIndex index, Snapshot snapshot)
 {
-	walk->rel = store_open(STORE_QUEUE_ENTRY, RowExclusiveLock);
+	walk->rel = store_open(indexes[index].table, RowExclusiveLock);
 	walk->index = index_open(catalog.index[index], AccessShareLock);
 	walk->slot = table_slot_create(walk->rel, NULL);
 	walk->snapshot = snapshot;
@@ -773,17 +797,17 @@ store_walk_seek_concurrent(StoreWalk *walk, Datum environment, Datum task_id,
 	walk_seek(walk, keys, lengthof(keys));
 }
 
-/* The entries of a run's children */
+/* The rows with this id in the first column of the index */
 void
-store_walk_seek_children(StoreWalk *walk, Datum parent_run_id)
+store_walk_seek_uuid(StoreWalk *walk, Datum uuid)
 {
 	ScanKeyData keys[1];
 
-	walk_key(walk, &keys[0], 1, BTEqualStrategyNumber, F_UUID_EQ, parent_run_id);
+	walk_key(walk, &keys[0], 1, BTEqualStrategyNumber, F_UUID_EQ, uuid);
 	walk_seek(walk, keys, lengthof(keys));
 }
 
-/* Go to the next entry that is visible; false when there is none. */
+/* Go to the next row that is visible; false when there is none. */
 bool
 store_walk_next(StoreWalk *walk)
 {
@@ -812,7 +836,7 @@ store_walk_lock(StoreWalk *walk)
 							0, &failure) == TM_Ok;
 }
 
-/* Replace the entry that the walk is at, which it has locked. */
+/* Replace the queue entry that the walk is at, which it has locked. */
 void
 store_walk_update(StoreWalk *walk, Datum *values, bool *nulls)
 {

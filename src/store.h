@@ -25,9 +25,12 @@ typedef enum StoreTable
 	STORE_GLOBAL_STEP,
 	STORE_PAUSED_QUEUE,
 	STORE_ATTEMPT,
+	STORE_WAIT,
+	STORE_AWAITED,
+	STORE_WAIT_TOKEN,
 } StoreTable;
 
-#define STORE_TABLES (STORE_ATTEMPT + 1)
+#define STORE_TABLES (STORE_WAIT_TOKEN + 1)
 
 /*
  * Column numbers; the .sql file of each room declares the tables in this
@@ -126,11 +129,15 @@ enum
 	ENTRY_LEASE_EXPIRES_AT,
 	ENTRY_WORKER_TOKEN,
 	ENTRY_PARENT_RUN_ID,
+	ENTRY_WAIT_ID,
 	ENTRY_ATTEMPT,
 	ENTRY_FAILURES,
 	ENTRY_STEADY_ATTEMPT,
 	ENTRY_MAX_ATTEMPTS,
 	ENTRY_PRIORITY,
+	ENTRY_WAIT_ATTEMPT,
+	ENTRY_WAIT_OVER,
+	ENTRY_IS_AWAITED,
 	ENTRY_QUEUE,
 	ENTRY_ENVIRONMENT,
 	ENTRY_TASK_ID,
@@ -187,6 +194,51 @@ enum
 	ATTEMPT_COLUMNS = ATTEMPT_ERROR
 };
 
+enum
+{
+	WAIT_RUN_ID = 1,
+	WAIT_WAIT_ID,
+	WAIT_ATTEMPT,
+	WAIT_STEADY_ATTEMPT,
+	WAIT_KIND,
+	WAIT_PATH,
+	WAIT_TARGET,
+	WAIT_IS_CACHED,
+	WAIT_STARTED_AT,
+	WAIT_UNTIL,
+	WAIT_ENDED_AT,
+	WAIT_TIMED_OUT,
+	WAIT_STATUS,
+	WAIT_COLUMNS = WAIT_STATUS
+};
+
+enum
+{
+	AWAITED_WAIT_ID = 1,
+	AWAITED_INDEX,
+	AWAITED_RUN_ID,
+	AWAITED_TARGET,
+	AWAITED_IS_BATCH,
+	AWAITED_IS_CACHED,
+	AWAITED_IS_PENDING,
+	AWAITED_NEEDS_CHECK,
+	AWAITED_STATUS,
+	AWAITED_COLUMNS = AWAITED_STATUS
+};
+
+enum
+{
+	WAIT_TOKEN_TOKEN = 1,
+	WAIT_TOKEN_ENVIRONMENT,
+	WAIT_TOKEN_CREATED_BY,
+	WAIT_TOKEN_CREATED_AT,
+	WAIT_TOKEN_EXPIRES_AT,
+	WAIT_TOKEN_COMPLETED_AT,
+	WAIT_TOKEN_IDEMPOTENCY_KEY,
+	WAIT_TOKEN_OUTPUT,
+	WAIT_TOKEN_COLUMNS = WAIT_TOKEN_OUTPUT
+};
+
 /* Room for a row of any of the tables */
 #define STORE_MAX_COLUMNS 32
 
@@ -199,24 +251,27 @@ typedef struct StoreLookup
 	TupleTableSlot *slot;		/* the row found last */
 } StoreLookup;
 
-/* The other indexes that we read through, all of them on the queue entries */
+/* The other indexes that we read through */
 typedef enum StoreIndex
 {
-	STORE_QUEUE_ORDER,			/* (queue, ord) */
+	STORE_QUEUE_ORDER,			/* (queue, ord) of the queue entries */
 	STORE_EXECUTING,			/* entries that have a worker */
 	STORE_CHILDREN,				/* entries of children, by their parents */
+	STORE_TARGET,				/* what is awaited */
+	STORE_PENDING,				/* items that a batch still waits for */
+	STORE_UNCHECKED,			/* what is awaited and needs a check */
 } StoreIndex;
 
-#define STORE_INDEXES (STORE_CHILDREN + 1)
+#define STORE_INDEXES (STORE_UNCHECKED + 1)
 
-/* A walk through the queue entries along one of these */
+/* A walk through rows along one of these */
 typedef struct StoreWalk
 {
 	Relation	rel;
 	Relation	index;
 	Snapshot	snapshot;
 	IndexScanDesc scan;			/* NULL before the first seek */
-	TupleTableSlot *slot;		/* the entry found last */
+	TupleTableSlot *slot;		/* the row found last */
 	int64		passed;			/* index entries since the last seek, dead
 								 * ones included */
 } StoreWalk;
@@ -258,6 +313,7 @@ typedef void (*StoreInvalidationCallback) (void);
 extern void store_init(void);
 extern void store_on_invalidation(StoreTable table, StoreInvalidationCallback callback);
 extern bool store_exists(void);
+extern bool store_is_uncommitted(StoreTable table, Datum key);
 extern void store_pin(void);
 extern Oid	store_owner(void);
 extern Oid	store_run_status_type(void);
@@ -276,7 +332,7 @@ extern void store_walk_seek_queue(StoreWalk *walk, Datum queue, TimestampTz from
 extern void store_walk_seek_after_queue(StoreWalk *walk, Datum queue);
 extern void store_walk_seek_concurrent(StoreWalk *walk, Datum environment, Datum task_id,
 									   NullableDatum concurrency_key);
-extern void store_walk_seek_children(StoreWalk *walk, Datum parent_run_id);
+extern void store_walk_seek_uuid(StoreWalk *walk, Datum uuid);
 extern bool store_walk_next(StoreWalk *walk);
 extern bool store_walk_lock(StoreWalk *walk);
 extern void store_walk_update(StoreWalk *walk, Datum *values, bool *nulls);

@@ -29,6 +29,7 @@
 #include "environment.h"
 #include "store.h"
 #include "trigger.h"
+#include "wait.h"
 #include "wake.h"
 
 #define PRIORITY_MAX	1000000
@@ -187,6 +188,8 @@ trigger_prepare(const NullableDatum *options, TriggerReason reason, TriggerCall 
 	char	   *task_id = text_option(options, OPTION_TASK_ID);
 	NullableDatum environment = options[OPTION_ENVIRONMENT];
 
+	wait_check_not_begun();
+	trigger->is_awaited = false;
 	if (task_id == NULL)
 		identifier_check("task", NULL);
 	trigger->task = task_require(task_id);
@@ -300,6 +303,8 @@ trigger_entry_row(const TriggerCall *trigger, const pg_uuid_t *run_id, Datum *va
 	SET(ENTRY_ENVIRONMENT, CStringGetTextDatum(trigger->environment));
 	SET(ENTRY_TASK_ID, CStringGetTextDatum(trigger->task->task_id));
 	SET_NULLABLE(ENTRY_CONCURRENCY_KEY, trigger->concurrency_key);
+	if (trigger->is_awaited)
+		SET(ENTRY_IS_AWAITED, BoolGetDatum(true));
 }
 
 #undef SET
@@ -342,6 +347,14 @@ trigger_finish(const TriggerCall *trigger)
 	task_require_same(trigger->task->task_id, trigger->task->owner);
 	/* a second trigger in the same command must see these rows */
 	CommandCounterIncrement();
+}
+
+/* Would a trigger be a hit, as far as can be seen?  Nothing is written. */
+bool
+trigger_peek(TriggerCall *trigger, TriggerResult *result)
+{
+	result->is_cached = trigger->has_key && key_peek(trigger, result);
+	return result->is_cached;
 }
 
 /* Do what a trigger asks for. */

@@ -53,6 +53,7 @@ typedef struct TriggerCall
 	NullableDatum payload;
 	NullableDatum tags;
 	NullableDatum metadata;
+	bool		is_awaited;		/* a run waits for it, or is about to */
 
 	bool		has_key;
 	Key			key;
@@ -81,6 +82,7 @@ typedef enum TriggerReason
 extern void trigger_prepare(const NullableDatum *options, TriggerReason reason,
 							TriggerCall *trigger);
 extern void trigger_one(TriggerCall *trigger, TriggerResult *result);
+extern bool trigger_peek(TriggerCall *trigger, TriggerResult *result);
 extern void trigger_set_now(TriggerCall *trigger, TimestampTz now);
 extern void trigger_acquire(TriggerCall *trigger, TriggerResult *result);
 extern void trigger_run_row(const TriggerCall *trigger, const pg_uuid_t *run_id,

@@ -32,6 +32,7 @@
 #define ERRCODE_STALE_ATTEMPT	MAKE_SQLSTATE('T', 'I', '0', '0', '2')
 #define ERRCODE_NO_CURRENT_RUN	MAKE_SQLSTATE('T', 'I', '0', '0', '3')
 #define ERRCODE_OUTPUT_MISMATCH MAKE_SQLSTATE('T', 'I', '0', '0', '4')
+#define ERRCODE_WAIT_CYCLE		MAKE_SQLSTATE('T', 'I', '0', '0', '5')
 #define ERRCODE_ABORT_RUN		MAKE_SQLSTATE('T', 'I', '0', '0', '6')
 
 /* trigger_idem.c */

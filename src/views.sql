@@ -27,7 +27,9 @@ SELECT
 		WHEN e.first_started_at IS NULL AND e.expires_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp()
 			THEN 'expired'::trigger_idem.run_status
 		WHEN e.visible_from OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()
-			THEN 'delayed'::trigger_idem.run_status
+			THEN CASE WHEN e.wait_id IS NOT NULL AND e.wait_over IS NULL
+				THEN 'waiting'::trigger_idem.run_status
+				ELSE 'delayed'::trigger_idem.run_status END
 		ELSE 'queued'::trigger_idem.run_status
 	END AS status,
 	r.payload,
@@ -44,7 +46,7 @@ SELECT
 	r.tags,
 	r.metadata,
 	r.created_at,
-	COALESCE(e.visible_from, r.run_at) AS run_at,
+	COALESCE(CASE WHEN pg_catalog.isfinite(e.visible_from) THEN e.visible_from END, r.run_at) AS run_at,
 	COALESCE(r.started_at, e.first_started_at) AS started_at,
 	COALESCE(r.finished_at, CASE
 		WHEN e.first_started_at IS NULL AND e.expires_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp()
@@ -95,6 +97,21 @@ WHERE (SELECT me.sees_all FROM trigger_idem.reader me)
 	OR (g.role OPERATOR(pg_catalog.=) ANY ((SELECT me.roles FROM trigger_idem.reader me)::pg_catalog.text[])
 		AND g.environment OPERATOR(pg_catalog.<>) ALL ((SELECT me.closed_environments FROM trigger_idem.reader me)::pg_catalog.text[]));
 COMMENT ON VIEW trigger_idem.steps IS 'Finished steps and their outputs';
+
+CREATE VIEW trigger_idem.waits WITH (security_barrier) AS
+SELECT w.run_id, w.path AS wait, w.kind, w.target, w.is_cached, w.attempt, w.started_at, w.until,
+	w.ended_at, w.timed_out
+FROM trigger_idem.wait w
+WHERE EXISTS (SELECT FROM trigger_idem.runs r WHERE r.run_id OPERATOR(pg_catalog.=) w.run_id);
+COMMENT ON VIEW trigger_idem.waits IS 'Waits of runs';
+
+CREATE VIEW trigger_idem.wait_tokens WITH (security_barrier) AS
+SELECT k.token, k.environment, k.created_by, k.created_at, k.expires_at, k.completed_at, k.output
+FROM trigger_idem.wait_token k
+WHERE (SELECT me.sees_all FROM trigger_idem.reader me)
+	OR (k.created_by OPERATOR(pg_catalog.=) ANY ((SELECT me.roles FROM trigger_idem.reader me)::pg_catalog.text[])
+		AND k.environment OPERATOR(pg_catalog.<>) ALL ((SELECT me.closed_environments FROM trigger_idem.reader me)::pg_catalog.text[]));
+COMMENT ON VIEW trigger_idem.wait_tokens IS 'Tokens that runs can wait for';
 
 CREATE VIEW trigger_idem.idempotency_keys WITH (security_barrier) AS
 SELECT k.environment, k.task_id, pg_catalog.encode(k.idempotency_key, 'hex') AS idempotency_key,

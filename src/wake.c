@@ -33,6 +33,9 @@ typedef struct WakeRole
 /* In TopTransactionContext */
 static List *roles = NIL;
 
+/* What others may be waiting for and has happened; in the same context */
+static List *targets = NIL;
+
 /* When the first of what this transaction has delayed is due */
 static TimestampTz first_due = DT_NOEND;
 
@@ -87,6 +90,25 @@ wake_later(TimestampTz due)
 		first_due = Min(first_due, due);
 }
 
+/*
+ * Sessions that wait for this run or token shall look again when the transaction
+ * commits.  (Or a savepoint: that is one look too many.)
+ */
+void
+wake_watchers(const pg_uuid_t *target)
+{
+	MemoryContext caller;
+	pg_uuid_t  *copy;
+
+	if (!background_is_there())
+		return;
+	caller = MemoryContextSwitchTo(TopTransactionContext);
+	copy = palloc(sizeof(pg_uuid_t));
+	*copy = *target;
+	targets = lappend(targets, copy);
+	MemoryContextSwitchTo(caller);
+}
+
 static void
 wake_xact_callback(XactEvent event, void *arg)
 {
@@ -97,9 +119,13 @@ wake_xact_callback(XactEvent event, void *arg)
 			background_wake(((WakeRole *) lfirst(cell))->role);
 	if (event == XACT_EVENT_COMMIT && first_due != DT_NOEND)
 		background_scan_at(first_due);
+	if (event == XACT_EVENT_COMMIT && targets != NIL && background_has_watchers())
+		foreach(cell, targets)
+			background_tell_watchers(lfirst(cell));
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
 	{
 		roles = NIL;
+		targets = NIL;
 		first_due = DT_NOEND;
 	}
 }

@@ -13,5 +13,6 @@
 extern void wake_init(void);
 extern void wake_workers(const char *queue, const Task *task);
 extern void wake_later(TimestampTz due);
+extern void wake_watchers(const pg_uuid_t *target);
 
 #endif							/* TRIGGER_IDEM_WAKE_H */

@@ -66,6 +66,7 @@
 #include "step.h"
 #include "store.h"
 #include "task.h"
+#include "wait.h"
 #include "work.h"
 #include "worker.h"
 
@@ -288,6 +289,8 @@ work_execute(Work *work, const ClaimedRun *claimed, CurrentRun *run, bool in_gro
 	handler_begins(task);
 	output = handler_call(&handler, claimed->payload, claimed->payload_isnull, &isnull);
 	MemoryContextSwitchTo(work->attempt_context);
+	/* it may have caught the error by which it was to be left */
+	wait_check_not_begun();
 	work_check_constraints();
 	handler_ends();
 	/* it may have caught the cancel */
@@ -342,8 +345,42 @@ work_record_failure(Work *work, const CurrentRun *run, const ErrorData *error)
 	result.steps_done = run->steps_done;
 	result.steps_replayed = run->steps_replayed;
 	work_use_read_committed();
-	(void) run_end_attempt(&run->run_id, run->attempt, &result, NULL);
+	if (run_end_attempt(&run->run_id, run->attempt, &result, NULL))
+		wait_record_remembered(run);
 	work_commit(work);
+}
+
+/*
+ * Suspend the run of a handler that has asked for it.  What it wants to trigger
+ * may turn out to be impossible: then its attempt has failed.
+ */
+static void
+work_suspend(Work *work, CurrentRun *run)
+{
+	Portal		portal = ActivePortal;
+	MemoryContext portal_context = PortalContext;
+	AttemptResult result = {.retry_after_ms = RETRY_AS_TASK_SAYS};
+	ErrorData  *volatile error = NULL;
+
+	result.steps_done = run->steps_done;
+	result.steps_replayed = run->steps_replayed;
+	PortalContext = work->attempt_context;
+	PG_TRY();
+	{
+		work_use_read_committed();
+		(void) wait_suspend(run, &result);
+		work_commit(work);
+	}
+	PG_CATCH();
+	{
+		PortalContext = portal_context;
+		error = work_recover(work, portal);
+	}
+	PG_END_TRY();
+	PortalContext = portal_context;
+	current_run_clear();
+	if (error)
+		work_record_failure(work, run, error);
 }
 
 /* Let pg_stat_activity tell what is being worked; NULL: the CALL itself */
@@ -368,6 +405,7 @@ current_run_fill(const Work *work, const ClaimedRun *claimed, CurrentRun *run)
 	run->steady_attempt = claimed->steady_attempt;
 	run->environment = claimed->environment;
 	run->context = work->attempt_context;
+	run->last_wait = claimed->wait;
 }
 
 /* What is done after a handler, however it ended; was the attempt canceled? */
@@ -443,7 +481,9 @@ work_attempt(Work *work, const ClaimedRun *claimed)
 
 	if (executed == EXECUTED)
 		work->processed++;
-	if (error)
+	if (error && wait_has_begun(&run) && !duration_is_over)
+		work_suspend(work, &run);
+	else if (error)
 		work_record_failure(work, &run, error);
 	if (settings_restore(work->settings))
 		work_commit(work);
@@ -500,6 +540,7 @@ work_group(Work *work, List *claimed, int from, int size, ErrorData **interrupt)
 			WorkExecuted how;
 
 			current_run_fill(work, run, &current);
+			current.is_grouped = true;
 			work_show(run);
 			how = work_execute(work, run, &current, true);
 			if (how == NOT_IN_GROUP)

@@ -1,0 +1,1086 @@
+/*-------------------------------------------------------------------------
+ *
+ * wait.c
+ *	  Waiting: runs that are suspended until something has happened.
+ *
+ * A handler that waits is left by an error that only passes through.  What it
+ * asked for stands in the memory of the run; when the handler has ended, however
+ * that came, the worker rolls back and records the wait in a transaction of its
+ * own: the trigger, if there is one, the wait and what it is for, and the end of
+ * the attempt.  An application has its wait recorded by its own commit.
+ *
+ * A run that waits has a queue entry that names the wait, and is visible from
+ * the end of its timeout.  Whatever ends a run or a token that is awaited makes
+ * the entry visible in the same transaction.  Then, or by the clock, the run is
+ * claimed like any other; that fixes how the wait has ended.  The handler begins
+ * anew, and passes the waits that are over with the same answer.
+ *
+ * Who waits marks the queue entry of a target as awaited, under its lock, so that
+ * either its end sees that it is awaited, or we see that it has ended.  Nobody
+ * waits for a lock of somebody else here: what could not be locked, and the case
+ * that the last two items of a batch end at the same time, is marked for a check,
+ * by whoever next looks for dead workers.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "storage/lmgr.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/fmgrprotos.h"
+#include "utils/hsearch.h"
+#include "utils/jsonb.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "application.h"
+#include "batch.h"
+#include "key.h"
+#include "lock.h"
+#include "statement.h"
+#include "step.h"
+#include "store.h"
+#include "token.h"
+#include "trigger.h"
+#include "wait.h"
+#include "wake.h"
+
+#define WAIT_DOMAIN "trigger_idem wait v1"
+
+static const char *const kind_names[WAIT_KINDS] = {
+	[WAIT_FOR_TIME] = "time",
+	[WAIT_FOR_RUN] = "run",
+	[WAIT_FOR_TASK] = "task",
+	[WAIT_FOR_BATCH] = "batch",
+	[WAIT_FOR_TOKEN] = "token",
+};
+
+/* How often something has been asked for in this attempt */
+typedef struct WaitCounter
+{
+	pg_uuid_t	what;			/* hash key */
+	int			count;
+} WaitCounter;
+
+/* What the current run has waited for, and asks to wait for; see current.h */
+typedef struct WaitState
+{
+	HTAB	   *answers;		/* of waits that are over; NULL: not loaded
+								 * yet */
+	HTAB	   *counters;
+	WaitRequest *request;		/* of a handler: it shall wait */
+	List	   *remembered;		/* WaitRequest: over without having waited */
+} WaitState;
+
+/* ---------- What is waited for ---------- */
+
+static WaitState *
+wait_state(CurrentRun *run)
+{
+	if (run->waits == NULL)
+	{
+		HASHCTL		info = {.keysize = sizeof(pg_uuid_t),.entrysize = sizeof(WaitCounter),.hcxt = run->context};
+		WaitState  *state = MemoryContextAllocZero(run->context, sizeof(WaitState));
+
+		state->counters = hash_create("trigger_idem wait counters", 16, &info,
+									  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+		run->waits = state;
+	}
+	return run->waits;
+}
+
+/* The id of the number-th thing of a kind and a name in the current step */
+static void
+wait_identify(const char *kind, const void *name, int length, int number, pg_uuid_t *id)
+{
+	const CurrentRun *run = current_run();
+	const Key  *around = step_around();
+	KeyMaterial material;
+	Key			key;
+
+	key_material_begin(&material, WAIT_DOMAIN);
+	key_material_bytes(&material, run->run_id.data, UUID_LEN);
+	key_material_bytes(&material, around ? around->bytes : NULL, around ? KEY_BYTES : 0);
+	key_material_cstring(&material, kind);
+	key_material_bytes(&material, name, length);
+	key_material_number(&material, number);
+	key_material_hash(&material, &key);
+	memcpy(id->data, key.bytes, UUID_LEN);
+}
+
+/* Count what has this id; the first time, the answer is 1. */
+static int
+wait_count(const pg_uuid_t *what)
+{
+	bool		found;
+	WaitCounter *counter = hash_search(wait_state(current_run())->counters, what, HASH_ENTER,
+									   &found);
+
+	counter->count = found ? counter->count + 1 : 1;
+	return counter->count;
+}
+
+/* The number of this trigger without a key of a task in this attempt */
+int
+wait_count_keyless(const char *task_id)
+{
+	pg_uuid_t	what;
+
+	wait_identify("keyless", task_id, strlen(task_id), 0, &what);
+	return wait_count(&what);
+}
+
+/*
+ * Make a request to wait for something that has a name.  If that may happen more
+ * than once in a run, the n-th time is a wait of its own.  In the memory context
+ * of the current run; until and what is for its kind are to be filled in.
+ */
+WaitRequest *
+wait_request(WaitKind kind, const void *name, int length, bool is_counted, text *shown)
+{
+	CurrentRun *run = current_run();
+	MemoryContext caller = MemoryContextSwitchTo(run->context);
+	WaitRequest *request = palloc0(sizeof(WaitRequest));
+	int			number = 0;
+
+	if (is_counted)
+	{
+		pg_uuid_t	what;
+
+		wait_identify(kind_names[kind], name, length, 0, &what);
+		number = wait_count(&what);
+	}
+	wait_identify(kind_names[kind], name, length, number, &request->wait_id);
+	request->kind = kind;
+	request->path = step_path_to(shown);
+	request->until = DT_NOEND;
+	request->run_id = run->run_id;
+	request->attempt = run->attempt;
+	request->steady_attempt = run->steady_attempt;
+	MemoryContextSwitchTo(caller);
+	return request;
+}
+
+/* ---------- Answers ---------- */
+
+static WaitKind
+kind_parse(const char *name)
+{
+	for (int i = 0; i < WAIT_KINDS; i++)
+		if (strcmp(name, kind_names[i]) == 0)
+			return (WaitKind) i;
+	elog(ERROR, "unknown kind of wait");
+}
+
+/* Read the row of a wait that the current run has ended; false if it has not. */
+static bool
+answer_read(const CurrentRun *run, TupleTableSlot *row, WaitAnswer *answer)
+{
+	Datum		values[WAIT_COLUMNS];
+	bool		nulls[WAIT_COLUMNS];
+	bool		is_last;
+
+	slot_getallattrs(row);
+	memcpy(values, row->tts_values, sizeof(values));
+	memcpy(nulls, row->tts_isnull, sizeof(nulls));
+	memset(answer, 0, sizeof(*answer));
+	answer->wait_id = *DatumGetUUIDP(values[WAIT_WAIT_ID - 1]);
+	is_last = run->last_wait.has_ended &&
+		memcmp(&run->last_wait.wait_id, &answer->wait_id, sizeof(pg_uuid_t)) == 0;
+	if (nulls[WAIT_ENDED_AT - 1] && !is_last)
+		return false;
+
+	answer->kind = kind_parse(TextDatumGetCString(values[WAIT_KIND - 1]));
+	answer->steady_attempt = DatumGetInt32(values[WAIT_STEADY_ATTEMPT - 1]);
+	if (!nulls[WAIT_TARGET - 1])
+		answer->target = *DatumGetUUIDP(values[WAIT_TARGET - 1]);
+	answer->is_cached = !nulls[WAIT_IS_CACHED - 1] && DatumGetBool(values[WAIT_IS_CACHED - 1]);
+	answer->until = nulls[WAIT_UNTIL - 1] ? DT_NOEND : DatumGetTimestampTz(values[WAIT_UNTIL - 1]);
+	if (nulls[WAIT_ENDED_AT - 1])
+		answer->timed_out = run->last_wait.timed_out;
+	else
+		answer->timed_out = !nulls[WAIT_TIMED_OUT - 1] && DatumGetBool(values[WAIT_TIMED_OUT - 1]);
+	answer->has_status = !nulls[WAIT_STATUS - 1];
+	if (answer->has_status)
+		answer->status = run_status_from_oid(DatumGetObjectId(values[WAIT_STATUS - 1]));
+	return true;
+}
+
+/* Load what this and earlier attempts have waited for. */
+static void
+answers_load(CurrentRun *run)
+{
+	HASHCTL		info = {.keysize = sizeof(pg_uuid_t),.entrysize = sizeof(WaitAnswer),.hcxt = run->context};
+	HTAB	   *answers = hash_create("trigger_idem waits", 16, &info,
+									  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	Snapshot	snapshot = store_latest_snapshot();
+	StoreLookup lookup;
+	bool		found;
+
+	for (found = store_lookup(&lookup, STORE_WAIT, UUIDPGetDatum(&run->run_id), snapshot);
+		 found; found = store_lookup_next(&lookup))
+	{
+		WaitAnswer	answer;
+
+		if (answer_read(run, lookup.slot, &answer))
+			*(WaitAnswer *) hash_search(answers, &answer.wait_id, HASH_ENTER, NULL) = answer;
+		CHECK_FOR_INTERRUPTS();
+	}
+	store_lookup_end(&lookup);
+	UnregisterSnapshot(snapshot);
+	wait_state(run)->answers = answers;
+}
+
+/* How does a final run answer?  If it is gone, its status is the one known. */
+void
+wait_run_answer(const pg_uuid_t *run_id, RunStatus known, RunAnswer *answer)
+{
+	Snapshot	snapshot = store_latest_snapshot();
+	Datum		values[RUN_COLUMNS];
+	bool		nulls[RUN_COLUMNS];
+
+	answer->status = known;
+	answer->output.isnull = answer->error.isnull = true;
+	if (store_fetch(STORE_RUN, UUIDPGetDatum(run_id), snapshot, values, nulls))
+	{
+		if (nulls[RUN_STATUS - 1])
+			(void) run_find_status(run_id, snapshot, &answer->status);
+		else
+			answer->status = run_status_from_oid(DatumGetObjectId(values[RUN_STATUS - 1]));
+		answer->output.value = values[RUN_OUTPUT - 1];
+		answer->output.isnull = nulls[RUN_OUTPUT - 1];
+		answer->error.value = values[RUN_ERROR - 1];
+		answer->error.isnull = nulls[RUN_ERROR - 1];
+	}
+	UnregisterSnapshot(snapshot);
+}
+
+/* The items of a batch that was waited for, in their order */
+WaitTarget *
+wait_batch_targets(const pg_uuid_t *wait_id, int *count)
+{
+	Snapshot	snapshot = store_latest_snapshot();
+	StoreLookup lookup;
+	WaitTarget *targets = palloc(16 * sizeof(WaitTarget));
+	int			size = 16;
+	bool		found;
+
+	*count = 0;
+	for (found = store_lookup(&lookup, STORE_AWAITED, UUIDPGetDatum(wait_id), snapshot);
+		 found; found = store_lookup_next(&lookup))
+	{
+		WaitTarget *target;
+		Datum		status;
+		bool		isnull;
+
+		if (*count == size)
+			targets = repalloc_huge(targets, (size *= 2) * sizeof(WaitTarget));
+		target = &targets[(*count)++];
+		memset(target, 0, sizeof(*target));
+		target->id = *DatumGetUUIDP(slot_getattr(lookup.slot, AWAITED_TARGET, &isnull));
+		target->is_cached = DatumGetBool(slot_getattr(lookup.slot, AWAITED_IS_CACHED, &isnull));
+		status = slot_getattr(lookup.slot, AWAITED_STATUS, &isnull);
+		target->status = isnull ? RUN_COMPLETED : run_status_from_oid(DatumGetObjectId(status));
+		CHECK_FOR_INTERRUPTS();
+	}
+	store_lookup_end(&lookup);
+	UnregisterSnapshot(snapshot);
+	return targets;
+}
+
+static bool
+run_has_completed(const pg_uuid_t *run_id, RunStatus known)
+{
+	RunAnswer	answer;
+
+	wait_run_answer(run_id, known, &answer);
+	return answer.status == RUN_COMPLETED;
+}
+
+/*
+ * Does an answer hold?  After an attempt that failed, what has not completed is
+ * asked for anew.
+ */
+static bool
+answer_holds(const CurrentRun *run, const WaitAnswer *answer)
+{
+	WaitTarget *targets;
+	int			count;
+
+	if (answer->kind == WAIT_FOR_TIME || answer->kind == WAIT_FOR_TOKEN ||
+		answer->steady_attempt == run->steady_attempt)
+		return true;
+	if (answer->timed_out)
+		return false;
+	if (answer->kind != WAIT_FOR_BATCH)
+		return run_has_completed(&answer->target, answer->status);
+	targets = wait_batch_targets(&answer->wait_id, &count);
+	for (int i = 0; i < count; i++)
+		if (!run_has_completed(&targets[i].id, targets[i].status))
+			return false;
+	return true;
+}
+
+/* Is a wait over?  Then this is the answer, the same in every attempt. */
+bool
+wait_find_answer(const WaitRequest *request, WaitAnswer *answer)
+{
+	CurrentRun *run = current_run();
+	WaitState  *state = wait_state(run);
+	WaitAnswer *found;
+
+	if (state->answers == NULL)
+		answers_load(run);
+	found = hash_search(state->answers, &request->wait_id, HASH_FIND, NULL);
+	if (found == NULL)
+		return false;
+	*answer = *found;
+	if (answer_holds(run, found))
+		return true;
+	((WaitRequest *) request)->is_again = true;
+	return false;
+}
+
+/* ---------- Cycles ---------- */
+
+/* Is a run waiting, and for which runs and tokens? */
+static WaitTarget *
+run_waits_for(const pg_uuid_t *run_id, int *count)
+{
+	Snapshot	snapshot = store_latest_snapshot();
+	Datum		values[ENTRY_COLUMNS];
+	bool		nulls[ENTRY_COLUMNS];
+	bool		is_waiting;
+
+	*count = 0;
+	is_waiting = store_fetch(STORE_QUEUE_ENTRY, UUIDPGetDatum(run_id), snapshot, values, nulls) &&
+		run_entry_is_waiting(values, nulls);
+	UnregisterSnapshot(snapshot);
+	return is_waiting ? wait_batch_targets(DatumGetUUIDP(values[ENTRY_WAIT_ID - 1]), count) : NULL;
+}
+
+/* TI005 if what waits for target would, in the end, wait for itself. */
+static void
+cycle_check(const pg_uuid_t *waiter, const pg_uuid_t *first)
+{
+	HASHCTL		info = {.keysize = sizeof(pg_uuid_t),.entrysize = sizeof(pg_uuid_t),.hcxt = CurrentMemoryContext};
+	HTAB	   *seen = hash_create("trigger_idem cycle", 16, &info, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	List	   *left = list_make1(unconstify(pg_uuid_t *, first));
+
+	while (left != NIL)
+	{
+		pg_uuid_t  *run_id = llast(left);
+		WaitTarget *targets;
+		int			count;
+		bool		was_seen;
+
+		CHECK_FOR_INTERRUPTS();
+		left = list_delete_last(left);
+		if (memcmp(run_id, waiter, sizeof(pg_uuid_t)) == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_WAIT_CYCLE),
+					 errmsg("run %s would wait for itself", run_id_text(waiter)),
+					 errdetail("It would wait for run %s, which is, or waits for, that run.",
+							   run_id_text(first))));
+		hash_search(seen, run_id, HASH_ENTER, &was_seen);
+		if (was_seen)
+			continue;
+		targets = run_waits_for(run_id, &count);
+		for (int i = 0; i < count; i++)
+			left = lappend(left, &targets[i].id);
+	}
+	hash_destroy(seen);
+}
+
+/* The same for the current run, as far as can be seen without a lock. */
+void
+wait_check_cycle(const WaitTarget *target)
+{
+	cycle_check(&current_run()->run_id, &target->id);
+}
+
+/* ---------- Beginning to wait ---------- */
+
+bool
+wait_has_begun(const CurrentRun *run)
+{
+	return run->waits && run->waits->request;
+}
+
+/* Leave the handler; EXCEPTION WHEN OTHERS lets this code pass. */
+pg_noreturn static void
+wait_leave_handler(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_ASSERT_FAILURE),
+			 errmsg("run %s waits", run_id_text(&current_run()->run_id)),
+			 errhint("This error ends the attempt, which is not counted. Let it pass; the handler is called again when the wait is over.")));
+}
+
+/* A handler that has caught the error gets it again. */
+void
+wait_check_not_begun(void)
+{
+	CurrentRun *run = current_run();
+
+	if (run && wait_has_begun(run))
+		wait_leave_handler();
+}
+
+/*
+ * Have the current run wait.  A handler is left; to an application this returns,
+ * and its commit ends the attempt.
+ */
+void
+wait_begin(WaitRequest *request)
+{
+	CurrentRun *run = current_run();
+
+	if (run->is_entered)
+	{
+		application_wait(request);
+		return;
+	}
+
+	/*
+	 * in a group others may have written, and it will have its own
+	 * transaction
+	 */
+	if (!run->is_grouped && TransactionIdIsValid(GetTopTransactionIdIfAny()))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot wait in a transaction that has written something"),
+				 errdetail("To wait ends the attempt, and would undo it."),
+				 errhint("COMMIT first, in a procedure; a function can wait as long as it has not written.")));
+	wait_state(run)->request = request;
+	wait_leave_handler();
+}
+
+/*
+ * A wait that was over when it was asked for.  It is recorded together with the
+ * end of the attempt, so that the next one gets the same answer.
+ */
+void
+wait_remember(const WaitRequest *request, const WaitTarget *targets, int count)
+{
+	CurrentRun *run = current_run();
+	MemoryContext caller;
+	WaitRequest *copy;
+
+	/* an application has no worker that would do it */
+	if (run->is_entered)
+		return;
+	caller = MemoryContextSwitchTo(run->context);
+	copy = palloc(sizeof(WaitRequest));
+	*copy = *request;
+	copy->arguments = NULL;
+	copy->targets = palloc_extended(Max(count, 1) * sizeof(WaitTarget), MCXT_ALLOC_HUGE);
+	if (count > 0)
+		memcpy(copy->targets, targets, count * sizeof(WaitTarget));
+	copy->count = count;
+	wait_state(run)->remembered = lappend(wait_state(run)->remembered, copy);
+	MemoryContextSwitchTo(caller);
+}
+
+/* ---------- Recording a wait ---------- */
+
+static Statement forget_awaited = {
+	.sql = "DELETE FROM trigger_idem.awaited WHERE wait_id OPERATOR(pg_catalog.=) $1",
+	.expected = SPI_OK_DELETE,
+	.argtypes = {UUIDOID}
+};
+
+static Statement forget_wait = {
+	.sql = "DELETE FROM trigger_idem.wait WHERE run_id OPERATOR(pg_catalog.=) $1"
+	"  AND wait_id OPERATOR(pg_catalog.=) $2",
+	.expected = SPI_OK_DELETE,
+	.argtypes = {UUIDOID, UUIDOID}
+};
+
+/* Forget an answer that does not hold any more. */
+static void
+wait_forget(const WaitRequest *request)
+{
+	OwnerScope	scope;
+	Datum		values[2];
+
+	owner_begin(&scope);
+	scope_see_latest(&scope);
+	values[0] = UUIDPGetDatum(&request->wait_id);
+	statement_run(&forget_awaited, values, NULL);
+	values[0] = UUIDPGetDatum(&request->run_id);
+	values[1] = UUIDPGetDatum(&request->wait_id);
+	statement_run(&forget_wait, values, NULL);
+	owner_end(&scope);
+}
+
+static void
+wait_insert(const WaitRequest *request, TimestampTz now, bool has_ended)
+{
+	Datum		values[WAIT_COLUMNS];
+	bool		nulls[WAIT_COLUMNS];
+
+	memset(nulls, true, sizeof(nulls));
+#define SET(column, value) (values[(column) - 1] = (value), nulls[(column) - 1] = false)
+	SET(WAIT_RUN_ID, UUIDPGetDatum(&request->run_id));
+	SET(WAIT_WAIT_ID, UUIDPGetDatum(&request->wait_id));
+	SET(WAIT_ATTEMPT, Int32GetDatum(request->attempt));
+	SET(WAIT_STEADY_ATTEMPT, Int32GetDatum(request->steady_attempt));
+	SET(WAIT_KIND, CStringGetTextDatum(kind_names[request->kind]));
+	SET(WAIT_PATH, request->path);
+	if (request->kind != WAIT_FOR_BATCH && request->count == 1)
+	{
+		SET(WAIT_TARGET, UUIDPGetDatum(&request->targets[0].id));
+		SET(WAIT_IS_CACHED, BoolGetDatum(request->targets[0].is_cached));
+		if (request->kind != WAIT_FOR_TOKEN && request->targets[0].has_ended)
+			SET(WAIT_STATUS, ObjectIdGetDatum(run_status_oid(request->targets[0].status)));
+	}
+	SET(WAIT_STARTED_AT, TimestampTzGetDatum(now));
+	if (!TIMESTAMP_NOT_FINITE(request->until))
+		SET(WAIT_UNTIL, TimestampTzGetDatum(request->until));
+	if (has_ended)
+	{
+		SET(WAIT_ENDED_AT, TimestampTzGetDatum(now));
+		SET(WAIT_TIMED_OUT, BoolGetDatum(false));
+	}
+#undef SET
+	store_insert(STORE_WAIT, values, nulls);
+}
+
+static void
+awaited_insert(const WaitRequest *request, int index)
+{
+	const WaitTarget *target = &request->targets[index];
+	bool		is_batch = request->kind == WAIT_FOR_BATCH;
+	Datum		values[AWAITED_COLUMNS];
+	bool		nulls[AWAITED_COLUMNS];
+
+	memset(nulls, true, sizeof(nulls));
+#define SET(column, value) (values[(column) - 1] = (value), nulls[(column) - 1] = false)
+	SET(AWAITED_WAIT_ID, UUIDPGetDatum(&request->wait_id));
+	SET(AWAITED_INDEX, Int32GetDatum(index));
+	SET(AWAITED_RUN_ID, UUIDPGetDatum(&request->run_id));
+	SET(AWAITED_TARGET, UUIDPGetDatum(&target->id));
+	SET(AWAITED_IS_BATCH, BoolGetDatum(is_batch));
+	SET(AWAITED_IS_CACHED, BoolGetDatum(target->is_cached));
+	if (is_batch && !target->has_ended)
+		SET(AWAITED_IS_PENDING, BoolGetDatum(true));
+	if (target->needs_check)
+		SET(AWAITED_NEEDS_CHECK, BoolGetDatum(true));
+	if (request->kind != WAIT_FOR_TOKEN && target->has_ended)
+		SET(AWAITED_STATUS, ObjectIdGetDatum(run_status_oid(target->status)));
+#undef SET
+	store_insert(STORE_AWAITED, values, nulls);
+}
+
+/*
+ * A new run that is not started in time expires by the clock, and nobody may
+ * notice: then it has to be looked at.
+ */
+static void
+target_may_expire(WaitTarget *target, const TriggerCall *trigger)
+{
+	if (!target->is_new || TIMESTAMP_NOT_FINITE(trigger->expires_at))
+		return;
+	target->needs_check = true;
+	wake_later(trigger->expires_at);
+}
+
+/* Final, and not only by the clock */
+static bool
+run_status_is_settled(RunStatus status)
+{
+	return RUN_STATUS_IS_FINAL(status) && status != RUN_EXPIRED;
+}
+
+/* Do the trigger of a request; its targets are the runs. */
+static void
+wait_trigger(WaitRequest *request)
+{
+	if (request->kind == WAIT_FOR_TASK)
+	{
+		TriggerCall trigger;
+		TriggerResult result;
+
+		trigger_prepare(request->arguments, TRIGGER_CALL, &trigger);
+		trigger.is_awaited = true;
+		trigger_one(&trigger, &result);
+		request->targets = palloc0(sizeof(WaitTarget));
+		request->targets[0].id = result.run_id;
+		request->targets[0].is_cached = result.is_cached;
+		request->targets[0].is_new = !result.is_cached;
+		request->targets[0].status = result.status;
+		request->targets[0].has_ended = result.is_cached && run_status_is_settled(result.status);
+		request->count = 1;
+		target_may_expire(&request->targets[0], &trigger);
+	}
+	else
+	{
+		BatchItem  *batch = batch_prepare(request->arguments, &request->count);
+
+		for (int i = 0; i < request->count; i++)
+			batch[i].trigger.is_awaited = true;
+		batch_run(batch, request->count);
+		request->targets = palloc_extended(Max(request->count, 1) * sizeof(WaitTarget),
+										   MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+		for (int i = 0; i < request->count; i++)
+		{
+			request->targets[i].id = batch[i].result.run_id;
+			request->targets[i].is_cached = batch[i].result.is_cached;
+			request->targets[i].status = batch[i].result.status;
+			request->targets[i].has_ended = batch[i].result.is_cached &&
+				run_status_is_settled(batch[i].result.status);
+			/* a repeated key: the run is new, and marked, all the same */
+			request->targets[i].is_new = !batch[i].result.is_cached ||
+				store_is_uncommitted(STORE_RUN, UUIDPGetDatum(&batch[i].result.run_id));
+			target_may_expire(&request->targets[i], &batch[i].trigger);
+		}
+	}
+}
+
+/*
+ * Find out whether a target has ended.  If not, have its end see that it is
+ * awaited: until our commit we hold its lock.
+ */
+static void
+target_mark(WaitKind kind, WaitTarget *target)
+{
+	StoreTable	table = kind == WAIT_FOR_TOKEN ? STORE_WAIT_TOKEN : STORE_QUEUE_ENTRY;
+	Datum		values[STORE_MAX_COLUMNS];
+	bool		nulls[STORE_MAX_COLUMNS];
+	StoreRow	row;
+
+	target->needs_check = false;
+	switch (store_row_lock(&row, table, UUIDPGetDatum(&target->id), LockWaitSkip))
+	{
+		case STORE_BUSY:
+			target->needs_check = true;
+			return;
+		case STORE_GONE:
+			target->has_ended = true;
+			break;
+		case STORE_LOCKED:
+			store_row_read(&row, values, nulls);
+			if (table == STORE_WAIT_TOKEN)
+				target->has_ended = token_is_over(values, nulls);
+			else if (nulls[ENTRY_FIRST_STARTED_AT - 1] && !nulls[ENTRY_EXPIRES_AT - 1])
+			{
+				/* nobody may start it, but somebody has to notice */
+				target->needs_check = true;
+				wake_later(DatumGetTimestampTz(values[ENTRY_EXPIRES_AT - 1]));
+			}
+			if (table == STORE_QUEUE_ENTRY && nulls[ENTRY_IS_AWAITED - 1])
+			{
+				values[ENTRY_IS_AWAITED - 1] = BoolGetDatum(true);
+				nulls[ENTRY_IS_AWAITED - 1] = false;
+				store_row_update(&row, values, nulls);
+			}
+			store_row_end(&row);
+	}
+	if (target->has_ended && kind != WAIT_FOR_TOKEN)
+	{
+		RunAnswer	answer;
+
+		wait_run_answer(&target->id, target->status, &answer);
+		target->status = answer.status;
+	}
+}
+
+/*
+ * Find out which targets have not ended.  Whoever waits for a run that was there
+ * before does so under one lock, so that two cannot close a cycle together.
+ */
+static int
+wait_mark_targets(WaitRequest *request)
+{
+	bool		is_locked = false;
+	int			pending = 0;
+
+	for (int i = 0; i < request->count; i++)
+	{
+		WaitTarget *target = &request->targets[i];
+
+		CHECK_FOR_INTERRUPTS();
+		if (!target->is_new && !target->has_ended)
+		{
+			if (request->kind != WAIT_FOR_TOKEN && !is_locked)
+			{
+				Key			any = {{0}};
+				LOCKTAG		tag = lock_tag(LOCK_WAITS, &any);
+
+				(void) LockAcquire(&tag, ExclusiveLock, false, false);
+				is_locked = true;
+			}
+			if (request->kind != WAIT_FOR_TOKEN)
+				cycle_check(&request->run_id, &target->id);
+			target_mark(request->kind, target);
+		}
+		pending += !target->has_ended;
+	}
+	return pending;
+}
+
+/* Does the attempt still own its run?  Then nobody else ends it before we commit. */
+static bool
+wait_lock_own_run(const WaitRequest *request)
+{
+	Datum		values[ENTRY_COLUMNS];
+	bool		nulls[ENTRY_COLUMNS];
+	StoreRow	row;
+	bool		owned;
+
+	if (store_row_lock(&row, STORE_QUEUE_ENTRY, UUIDPGetDatum(&request->run_id),
+					   LockWaitBlock) != STORE_LOCKED)
+		return false;
+	store_row_read(&row, values, nulls);
+	owned = !nulls[ENTRY_WORKER_TOKEN - 1] &&
+		DatumGetInt32(values[ENTRY_ATTEMPT - 1]) == request->attempt;
+	store_row_end(&row);
+	return owned;
+}
+
+/*
+ * Record what a run waits for.  How its attempt is to be ended is in result and
+ * outcome: if all has ended already, the run is due again at once.  False when
+ * the attempt has lost its run.
+ */
+bool
+wait_record(WaitRequest *request, AttemptResult *result, RunOutcome *outcome)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool		is_over;
+	int			pending;
+
+	store_pin();
+	if (!wait_lock_own_run(request))
+		return false;
+	if (request->arguments)
+		wait_trigger(request);
+	pending = wait_mark_targets(request);
+	is_over = request->kind != WAIT_FOR_TIME && pending == 0;
+	if (request->is_again)
+		wait_forget(request);
+	wait_insert(request, now, false);
+	for (int i = 0; i < request->count; i++)
+	{
+		if (request->targets[i].needs_check)
+			wake_later(now);
+		awaited_insert(request, i);
+	}
+	CommandCounterIncrement();
+
+	result->end = ATTEMPT_WAITING;
+	result->wait_id = request->wait_id;
+	outcome->status = is_over ? RUN_QUEUED : RUN_WAITING;
+	outcome->visible_from = is_over ? now : request->until;
+	return true;
+}
+
+/*
+ * Record the waits that were over when they were asked for, with the attempt that
+ * asked, unless it has waited for them before.
+ */
+void
+wait_record_remembered(const CurrentRun *run)
+{
+	ListCell   *cell;
+
+	if (run->waits == NULL)
+		return;
+	foreach(cell, run->waits->remembered)
+	{
+		WaitRequest *request = lfirst(cell);
+
+		wait_forget(request);
+		wait_insert(request, GetCurrentTimestamp(), true);
+		for (int i = 0; i < request->count; i++)
+			awaited_insert(request, i);
+		CommandCounterIncrement();
+	}
+	run->waits->remembered = NIL;
+}
+
+/*
+ * Suspend the run of a handler that has asked for it, and has ended; in a
+ * transaction that is the worker's.  False when the attempt has lost its run.
+ */
+bool
+wait_suspend(CurrentRun *run, AttemptResult *result)
+{
+	RunOutcome	outcome;
+	WaitRequest *request = run->waits->request;
+	bool		owned;
+
+	run->waits->request = NULL;
+	/* what is triggered is triggered by this run */
+	current_run_set(run);
+	owned = wait_record(request, result, &outcome);
+	current_run_clear();
+	if (!owned)
+		return false;
+	wait_record_remembered(run);
+	return run_end_attempt(&run->run_id, run->attempt, result, &outcome);
+}
+
+/* ---------- Ending a wait ---------- */
+
+static Statement note_status = {
+	.sql = "UPDATE trigger_idem.wait SET status = $3::trigger_idem.run_status "
+	"WHERE run_id OPERATOR(pg_catalog.=) $1 AND wait_id OPERATOR(pg_catalog.=) $2"
+	"  AND status IS NULL",
+	.expected = SPI_OK_UPDATE,
+	.argtypes = {UUIDOID, UUIDOID, TEXTOID}
+};
+
+/*
+ * A wait was ended by the clock.  If it was for a run, the status that it has now
+ * is part of the answer.
+ */
+void
+wait_note_timeout(const pg_uuid_t *run_id, const pg_uuid_t *wait_id)
+{
+	Snapshot	snapshot = store_latest_snapshot();
+	StoreLookup lookup;
+	bool		found;
+	bool		isnull;
+	bool		is_for_run = false;
+	pg_uuid_t	target;
+	RunStatus	status;
+
+	for (found = store_lookup(&lookup, STORE_WAIT, UUIDPGetDatum(run_id), snapshot);
+		 found && !is_for_run; found = store_lookup_next(&lookup))
+	{
+		if (memcmp(DatumGetUUIDP(slot_getattr(lookup.slot, WAIT_WAIT_ID, &isnull)), wait_id,
+				   sizeof(pg_uuid_t)) != 0)
+			continue;
+		is_for_run = kind_parse(TextDatumGetCString(slot_getattr(lookup.slot, WAIT_KIND, &isnull))) ==
+			WAIT_FOR_RUN && slot_attisnull(lookup.slot, WAIT_STATUS);
+		if (is_for_run)
+			target = *DatumGetUUIDP(slot_getattr(lookup.slot, WAIT_TARGET, &isnull));
+	}
+	store_lookup_end(&lookup);
+	if (is_for_run && run_find_status(&target, snapshot, &status))
+	{
+		OwnerScope	scope;
+		Datum		values[3] = {UUIDPGetDatum(run_id), UUIDPGetDatum(wait_id),
+		CStringGetTextDatum(run_status_name(status))};
+
+		owner_begin(&scope);
+		scope_see_latest(&scope);
+		statement_run(&note_status, values, NULL);
+		owner_end(&scope);
+	}
+	UnregisterSnapshot(snapshot);
+}
+
+/* Somebody who waits for something */
+typedef struct Waiter
+{
+	pg_uuid_t	wait_id;
+	int			index;
+	pg_uuid_t	run_id;
+	pg_uuid_t	target;
+	bool		is_batch;
+	bool		is_pending;
+} Waiter;
+
+static List *
+waiters_list(StoreIndex index, const pg_uuid_t *target)
+{
+	Snapshot	snapshot = store_latest_snapshot();
+	StoreWalk	walk;
+	List	   *waiters = NIL;
+
+	store_walk_begin(&walk, index, snapshot);
+	if (target)
+		store_walk_seek_uuid(&walk, UUIDPGetDatum(target));
+	else
+		store_walk_seek_all(&walk);
+	while (store_walk_next(&walk))
+	{
+		Waiter	   *waiter = palloc(sizeof(Waiter));
+		bool		isnull;
+
+#define COLUMN(column) slot_getattr(walk.slot, (column), &isnull)
+		waiter->wait_id = *DatumGetUUIDP(COLUMN(AWAITED_WAIT_ID));
+		waiter->index = DatumGetInt32(COLUMN(AWAITED_INDEX));
+		waiter->run_id = *DatumGetUUIDP(COLUMN(AWAITED_RUN_ID));
+		waiter->target = *DatumGetUUIDP(COLUMN(AWAITED_TARGET));
+		waiter->is_batch = DatumGetBool(COLUMN(AWAITED_IS_BATCH));
+		waiter->is_pending = !slot_attisnull(walk.slot, AWAITED_IS_PENDING);
+#undef COLUMN
+		waiters = lappend(waiters, waiter);
+	}
+	store_walk_end(&walk);
+	UnregisterSnapshot(snapshot);
+	return waiters;
+}
+
+static Statement change_awaited = {
+	.sql = "UPDATE trigger_idem.awaited SET is_pending = $3, needs_check = $4 "
+	"WHERE wait_id OPERATOR(pg_catalog.=) $1 AND index OPERATOR(pg_catalog.=) $2",
+	.expected = SPI_OK_UPDATE,
+	.argtypes = {UUIDOID, INT4OID, BOOLOID, BOOLOID}
+};
+
+static void
+waiter_change(const Waiter *waiter, bool is_pending, bool needs_check)
+{
+	OwnerScope	scope;
+	Datum		values[4] = {UUIDPGetDatum(&waiter->wait_id), Int32GetDatum(waiter->index),
+	BoolGetDatum(true), BoolGetDatum(true)};
+	char		nulls[] = "    ";
+
+	nulls[2] = is_pending ? ' ' : 'n';
+	nulls[3] = needs_check ? ' ' : 'n';
+	owner_begin(&scope);
+	scope_see_latest(&scope);
+	statement_run(&change_awaited, values, nulls);
+	owner_end(&scope);
+	CommandCounterIncrement();
+}
+
+typedef enum BatchState
+{
+	BATCH_ENDED,
+	BATCH_ENDING,				/* by transactions that may not commit */
+	BATCH_PENDING,
+} BatchState;
+
+/*
+ * Do other items of a batch keep it waiting?  One that another transaction is just
+ * ending may be the last one, or not; neither of the two can know.
+ */
+static BatchState
+batch_look(const pg_uuid_t *wait_id)
+{
+	SnapshotData dirty;
+	StoreWalk	walk;
+	BatchState	state = BATCH_ENDED;
+
+	InitDirtySnapshot(dirty);
+	store_walk_begin(&walk, STORE_PENDING, &dirty);
+	store_walk_seek_uuid(&walk, UUIDPGetDatum(wait_id));
+	while (state != BATCH_PENDING && store_walk_next(&walk))
+		state = TransactionIdIsValid(dirty.xmax) ? BATCH_ENDING : BATCH_PENDING;
+	store_walk_end(&walk);
+	return state;
+}
+
+/* A target has ended: wake its waiter if that was all; was it woken, or is not yet? */
+static bool
+waiter_tell(const Waiter *waiter)
+{
+	BatchState	state = BATCH_ENDED;
+
+	if (waiter->is_batch)
+	{
+		if (waiter->is_pending)
+			waiter_change(waiter, false, false);
+		state = batch_look(&waiter->wait_id);
+	}
+	if (state == BATCH_PENDING || (state == BATCH_ENDED && run_wake(&waiter->run_id, &waiter->wait_id)))
+		return true;
+	waiter_change(waiter, false, true);
+	wake_later(GetCurrentTimestamp());
+	return false;
+}
+
+/* A run that is awaited is final, or a token is completed: tell those who wait. */
+void
+wait_target_ended(const pg_uuid_t *target)
+{
+	ListCell   *cell;
+
+	foreach(cell, waiters_list(STORE_TARGET, target))
+	{
+		const Waiter *waiter = lfirst(cell);
+
+		if (!waiter->is_batch || waiter->is_pending)
+			(void) waiter_tell(waiter);
+	}
+}
+
+/*
+ * Has this run or token ended?  If not, its end will tell those who wait, unless
+ * it still needs a check.
+ */
+static void
+target_look(WaitTarget *target)
+{
+	Snapshot	snapshot = store_latest_snapshot();
+	Datum		values[STORE_MAX_COLUMNS];
+	bool		nulls[STORE_MAX_COLUMNS];
+	bool		is_token = store_fetch(STORE_WAIT_TOKEN, UUIDPGetDatum(&target->id), snapshot,
+									   values, nulls);
+	bool		may_expire = !is_token &&
+		store_fetch(STORE_QUEUE_ENTRY, UUIDPGetDatum(&target->id), snapshot, values, nulls) &&
+		nulls[ENTRY_FIRST_STARTED_AT - 1] && !nulls[ENTRY_EXPIRES_AT - 1];
+
+	UnregisterSnapshot(snapshot);
+	target->needs_check = may_expire && !run_has_expired(values, nulls) &&
+		!nulls[ENTRY_IS_AWAITED - 1];
+	if (target->needs_check)
+		return;
+	if (may_expire && run_has_expired(values, nulls))
+		(void) run_end_unclaimed(&target->id, RUN_EXPIRED, false);
+	target_mark(is_token ? WAIT_FOR_TOKEN : WAIT_FOR_RUN, target);
+}
+
+/*
+ * Check what could not be told, or not be marked, at its time.  Returns how many
+ * waiters were told now.
+ */
+int
+wait_check_unfinished(void)
+{
+	ListCell   *cell;
+	int			told = 0;
+
+	foreach(cell, waiters_list(STORE_UNCHECKED, NULL))
+	{
+		const Waiter *waiter = lfirst(cell);
+		WaitTarget	target = {.id = waiter->target};
+
+		CHECK_FOR_INTERRUPTS();
+		target_look(&target);
+		if (target.has_ended && waiter_tell(waiter))
+		{
+			waiter_change(waiter, false, false);
+			told++;
+		}
+		else if (!target.has_ended && !target.needs_check)
+			waiter_change(waiter, waiter->is_batch, false);
+	}
+	return told;
+}
+
+/* Does another run that is not final wait for this one? */
+bool
+wait_is_awaited_by_others(const pg_uuid_t *target, const pg_uuid_t *run_id)
+{
+	Snapshot	snapshot = store_latest_snapshot();
+	ListCell   *cell;
+	bool		is_awaited = false;
+
+	foreach(cell, waiters_list(STORE_TARGET, target))
+	{
+		const Waiter *waiter = lfirst(cell);
+		Datum		values[ENTRY_COLUMNS];
+		bool		nulls[ENTRY_COLUMNS];
+
+		if (memcmp(&waiter->run_id, run_id, sizeof(pg_uuid_t)) != 0 &&
+			store_fetch(STORE_QUEUE_ENTRY, UUIDPGetDatum(&waiter->run_id), snapshot, values, nulls) &&
+			run_entry_is_waiting(values, nulls) &&
+			memcmp(DatumGetUUIDP(values[ENTRY_WAIT_ID - 1]), &waiter->wait_id,
+				   sizeof(pg_uuid_t)) == 0)
+			is_awaited = true;
+	}
+	UnregisterSnapshot(snapshot);
+	return is_awaited;
+}

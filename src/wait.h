@@ -1,0 +1,100 @@
+/*-------------------------------------------------------------------------
+ *
+ * wait.h
+ *	  Waiting: runs that are suspended until something has happened.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TRIGGER_IDEM_WAIT_H
+#define TRIGGER_IDEM_WAIT_H
+
+#include "current.h"
+#include "run.h"
+
+typedef enum WaitKind
+{
+	WAIT_FOR_TIME,
+	WAIT_FOR_RUN,
+	WAIT_FOR_TASK,				/* triggered, and waited for */
+	WAIT_FOR_BATCH,
+	WAIT_FOR_TOKEN,
+} WaitKind;
+
+#define WAIT_KINDS (WAIT_FOR_TOKEN + 1)
+
+/* What is waited for: a run or a token */
+typedef struct WaitTarget
+{
+	pg_uuid_t	id;
+	bool		is_cached;
+	bool		is_new;			/* of this transaction, marked as awaited */
+	bool		has_ended;
+	bool		needs_check;	/* somebody had locked it */
+	RunStatus	status;			/* of a run that has ended */
+} WaitTarget;
+
+/* What a run has asked to wait for; in the run's memory context */
+typedef struct WaitRequest
+{
+	WaitKind	kind;
+	pg_uuid_t	wait_id;
+	Datum		path;			/* text[]: the step around it, and its name */
+	TimestampTz until;			/* DT_NOEND: as long as it takes */
+	bool		is_again;		/* there is an answer, which does not hold any
+								 * more */
+	NullableDatum *arguments;	/* of a trigger that is to be done by the
+								 * worker; NULL: it was, or is none */
+	WaitTarget *targets;
+	int			count;
+	pg_uuid_t	run_id;			/* who waits */
+	int			attempt;
+	int			steady_attempt;
+} WaitRequest;
+
+/* How a wait has ended */
+typedef struct WaitAnswer
+{
+	pg_uuid_t	wait_id;		/* hash key */
+	WaitKind	kind;
+	int			steady_attempt;
+	pg_uuid_t	target;			/* of a run, a task, a token */
+	bool		is_cached;
+	TimestampTz until;
+	bool		timed_out;
+	bool		has_status;
+	RunStatus	status;			/* of the target, when it was known */
+} WaitAnswer;
+
+/* The answer of a run that was waited for */
+typedef struct RunAnswer
+{
+	RunStatus	status;
+	NullableDatum output;
+	NullableDatum error;
+} RunAnswer;
+
+/* For what suspends the run that this session executes */
+extern WaitRequest *wait_request(WaitKind kind, const void *name, int length, bool is_counted,
+								 text *shown);
+extern int	wait_count_keyless(const char *task_id);
+extern bool wait_find_answer(const WaitRequest *request, WaitAnswer *answer);
+extern void wait_remember(const WaitRequest *request, const WaitTarget *targets, int count);
+extern WaitTarget *wait_batch_targets(const pg_uuid_t *wait_id, int *count);
+extern void wait_check_cycle(const WaitTarget *target);
+extern void wait_begin(WaitRequest *request);
+extern void wait_run_answer(const pg_uuid_t *run_id, RunStatus known, RunAnswer *answer);
+
+/* For who executes it */
+extern bool wait_has_begun(const CurrentRun *run);
+extern void wait_check_not_begun(void);
+extern bool wait_record(WaitRequest *request, AttemptResult *result, RunOutcome *outcome);
+extern bool wait_suspend(CurrentRun *run, AttemptResult *result);
+extern void wait_record_remembered(const CurrentRun *run);
+
+/* For who ends what is waited for */
+extern void wait_note_timeout(const pg_uuid_t *run_id, const pg_uuid_t *wait_id);
+extern void wait_target_ended(const pg_uuid_t *target);
+extern int	wait_check_unfinished(void);
+extern bool wait_is_awaited_by_others(const pg_uuid_t *target, const pg_uuid_t *run_id);
+
+#endif							/* TRIGGER_IDEM_WAIT_H */

@@ -159,8 +159,8 @@ named_before_commit(void)
 	{
 		NamedAttempt *name = lfirst(cell);
 
-		if (name->wait && !wait_record(name->wait, &name->result, &name->outcome))
-			current_stale_error(&name->run_id, name->attempt);
+		if (name->wait)
+			wait_record(name->wait, &name->result, &name->outcome);
 		if (name->ends &&
 			!run_end_attempt(&name->run_id, name->attempt, &name->result, &name->outcome))
 			current_stale_error(&name->run_id, name->attempt);

@@ -725,31 +725,33 @@ wait_mark_targets(WaitRequest *request)
 	return pending;
 }
 
-/* Does the attempt still own its run?  Then nobody else ends it before we commit. */
-static bool
+/* TI002, unless the attempt owns its run: nobody else ends it before we commit. */
+static void
 wait_lock_own_run(const WaitRequest *request)
 {
 	Datum		values[ENTRY_COLUMNS];
 	bool		nulls[ENTRY_COLUMNS];
 	StoreRow	row;
-	bool		owned;
+	bool		owned = false;
 
 	if (store_row_lock(&row, STORE_QUEUE_ENTRY, UUIDPGetDatum(&request->run_id),
-					   LockWaitBlock) != STORE_LOCKED)
-		return false;
-	store_row_read(&row, values, nulls);
-	owned = !nulls[ENTRY_WORKER_TOKEN - 1] &&
-		DatumGetInt32(values[ENTRY_ATTEMPT - 1]) == request->attempt;
-	store_row_end(&row);
-	return owned;
+					   LockWaitBlock) == STORE_LOCKED)
+	{
+		store_row_read(&row, values, nulls);
+		owned = !nulls[ENTRY_WORKER_TOKEN - 1] &&
+			DatumGetInt32(values[ENTRY_ATTEMPT - 1]) == request->attempt;
+		store_row_end(&row);
+	}
+	if (!owned)
+		current_stale_error(&request->run_id, request->attempt);
 }
 
 /*
  * Record what a run waits for.  How its attempt is to be ended is in result and
- * outcome: if all has ended already, the run is due again at once.  False when
- * the attempt has lost its run.
+ * outcome: if all has ended already, the run is due again at once.  TI002 when the
+ * attempt has lost its run.
  */
-bool
+void
 wait_record(WaitRequest *request, AttemptResult *result, RunOutcome *outcome)
 {
 	TimestampTz now = GetCurrentTimestamp();
@@ -757,10 +759,10 @@ wait_record(WaitRequest *request, AttemptResult *result, RunOutcome *outcome)
 	int			pending;
 
 	store_pin();
-	if (!wait_lock_own_run(request))
-		return false;
+	/* this may have to wait for another holder of the key */
 	if (request->arguments)
 		wait_trigger(request);
+	wait_lock_own_run(request);
 	pending = wait_mark_targets(request);
 	is_over = request->kind != WAIT_FOR_TIME && pending == 0;
 	if (request->is_again)
@@ -778,7 +780,6 @@ wait_record(WaitRequest *request, AttemptResult *result, RunOutcome *outcome)
 	result->wait_id = request->wait_id;
 	outcome->status = is_over ? RUN_QUEUED : RUN_WAITING;
 	outcome->visible_from = is_over ? now : request->until;
-	return true;
 }
 
 /*
@@ -807,24 +808,22 @@ wait_record_remembered(const CurrentRun *run)
 
 /*
  * Suspend the run of a handler that has asked for it, and has ended; in a
- * transaction that is the worker's.  False when the attempt has lost its run.
+ * transaction that is the worker's.  TI002 when the attempt has lost its run.
  */
-bool
+void
 wait_suspend(CurrentRun *run, AttemptResult *result)
 {
 	RunOutcome	outcome;
 	WaitRequest *request = run->waits->request;
-	bool		owned;
 
 	run->waits->request = NULL;
 	/* what is triggered is triggered by this run */
 	current_run_set(run);
-	owned = wait_record(request, result, &outcome);
+	wait_record(request, result, &outcome);
 	current_run_clear();
-	if (!owned)
-		return false;
 	wait_record_remembered(run);
-	return run_end_attempt(&run->run_id, run->attempt, result, &outcome);
+	if (!run_end_attempt(&run->run_id, run->attempt, result, &outcome))
+		current_stale_error(&run->run_id, run->attempt);
 }
 
 /* ---------- Ending a wait ---------- */

@@ -87,8 +87,8 @@ extern void wait_run_answer(const pg_uuid_t *run_id, RunStatus known, RunAnswer 
 /* For who executes it */
 extern bool wait_has_begun(const CurrentRun *run);
 extern void wait_check_not_begun(void);
-extern bool wait_record(WaitRequest *request, AttemptResult *result, RunOutcome *outcome);
-extern bool wait_suspend(CurrentRun *run, AttemptResult *result);
+extern void wait_record(WaitRequest *request, AttemptResult *result, RunOutcome *outcome);
+extern void wait_suspend(CurrentRun *run, AttemptResult *result);
 extern void wait_record_remembered(const CurrentRun *run);
 
 /* For who ends what is waited for */

@@ -352,9 +352,9 @@ work_record_failure(Work *work, const CurrentRun *run, const ErrorData *error)
 
 /*
  * Suspend the run of a handler that has asked for it.  What it wants to trigger
- * may turn out to be impossible: then its attempt has failed.
+ * may turn out to be impossible, or it may have lost its run: that is the answer.
  */
-static void
+static ErrorData *
 work_suspend(Work *work, CurrentRun *run)
 {
 	Portal		portal = ActivePortal;
@@ -368,7 +368,7 @@ work_suspend(Work *work, CurrentRun *run)
 	PG_TRY();
 	{
 		work_use_read_committed();
-		(void) wait_suspend(run, &result);
+		wait_suspend(run, &result);
 		work_commit(work);
 	}
 	PG_CATCH();
@@ -379,8 +379,7 @@ work_suspend(Work *work, CurrentRun *run)
 	PG_END_TRY();
 	PortalContext = portal_context;
 	current_run_clear();
-	if (error)
-		work_record_failure(work, run, error);
+	return error;
 }
 
 /* Let pg_stat_activity tell what is being worked; NULL: the CALL itself */
@@ -408,17 +407,21 @@ current_run_fill(const Work *work, const ClaimedRun *claimed, CurrentRun *run)
 	run->last_wait = claimed->wait;
 }
 
-/* What is done after a handler, however it ended; was the attempt canceled? */
+/* What is done after a handler, however it ended */
+static void
+work_leave_handler(void)
+{
+	handler_ends();
+	current_run_clear();
+	step_forget_run();
+}
+
+/* The same, and for its attempt; was that canceled? */
 static bool
 work_leave_attempt(void)
 {
-	bool		was_canceled;
-
-	handler_ends();
-	was_canceled = worker_end_attempt();
-	current_run_clear();
-	step_forget_run();
-	return was_canceled;
+	work_leave_handler();
+	return worker_end_attempt();
 }
 
 /* The handler may have turned the timeout of the CALL into another error. */
@@ -457,6 +460,7 @@ work_attempt(Work *work, const ClaimedRun *claimed)
 	MemoryContext portal_context = PortalContext;
 	CurrentRun	run;
 	ErrorData  *volatile error = NULL;
+	ErrorData  *failure;
 	volatile WorkExecuted executed = EXECUTED;
 	bool		was_canceled;
 
@@ -476,19 +480,23 @@ work_attempt(Work *work, const ClaimedRun *claimed)
 	}
 	PG_END_TRY();
 	PortalContext = portal_context;
-	was_canceled = work_leave_attempt();
+	work_leave_handler();
+	failure = error;
+	if (error && wait_has_begun(&run) && !duration_is_over)
+		failure = work_suspend(work, &run);
+	was_canceled = worker_end_attempt();
 	work_show(NULL);
 
 	if (executed == EXECUTED)
 		work->processed++;
-	if (error && wait_has_begun(&run) && !duration_is_over)
-		work_suspend(work, &run);
-	else if (error)
-		work_record_failure(work, &run, error);
+	if (failure)
+		work_record_failure(work, &run, failure);
 	if (settings_restore(work->settings))
 		work_commit(work);
 	if (error && ends_call(error, was_canceled))
 		return error;
+	if (failure && ends_call(failure, was_canceled))
+		return failure;
 	return work_timeout_error(work);
 }
 

@@ -170,10 +170,11 @@ new_run_error(void)
 			 errhint("Call trigger_task(), COMMIT, and then run_wait().")));
 }
 
-/* Keep arguments for the worker, in the current context. */
+/* Keep arguments for the worker, as long as the run. */
 static NullableDatum *
 arguments_copy(FunctionCallInfo fcinfo, const NullableDatum *arguments, int count)
 {
+	MemoryContext caller = MemoryContextSwitchTo(current_run()->context);
 	NullableDatum *copy = palloc(count * sizeof(NullableDatum));
 
 	for (int i = 0; i < count; i++)
@@ -188,6 +189,7 @@ arguments_copy(FunctionCallInfo fcinfo, const NullableDatum *arguments, int coun
 		else if (type != INT4OID && type != TIMESTAMPTZOID)
 			copy[i].value = PointerGetDatum(PG_DETOAST_DATUM_COPY(copy[i].value));
 	}
+	MemoryContextSwitchTo(caller);
 	return copy;
 }
 
@@ -244,24 +246,6 @@ task_is_over(TriggerCall *trigger, const WaitRequest *request, WaitTarget *targe
 	return target->has_ended;
 }
 
-/* The application's own transaction triggers the run. */
-static void
-task_trigger_now(TriggerCall *trigger, WaitRequest *request)
-{
-	TriggerResult result;
-
-	trigger->is_awaited = true;
-	trigger_one(trigger, &result);
-	request->targets = MemoryContextAllocZero(current_run()->context, sizeof(WaitTarget));
-	request->targets[0].id = result.run_id;
-	request->targets[0].is_cached = result.is_cached;
-	request->targets[0].is_new = !result.is_cached;
-	request->targets[0].status = result.status;
-	request->targets[0].needs_check = !result.is_cached &&
-		!TIMESTAMP_NOT_FINITE(trigger->expires_at);
-	request->count = 1;
-}
-
 /* trigger_task_and_wait(task_id text, payload jsonb, idempotency_key text, ...) */
 Datum
 trigger_idem_trigger_task_and_wait(PG_FUNCTION_ARGS)
@@ -294,15 +278,7 @@ trigger_idem_trigger_task_and_wait(PG_FUNCTION_ARGS)
 	}
 	if (task_is_over(&trigger, request, &target))
 		return task_answer(fcinfo, &target);
-	if (run->is_entered)
-		task_trigger_now(&trigger, request);
-	else
-	{
-		MemoryContext caller = MemoryContextSwitchTo(run->context);
-
-		request->arguments = arguments_copy(fcinfo, options, TRIGGER_OPTIONS);
-		MemoryContextSwitchTo(caller);
-	}
+	request->arguments = arguments_copy(fcinfo, options, TRIGGER_OPTIONS);
 	wait_begin(request);
 	return task_answer(fcinfo, &request->targets[0]);
 }
@@ -374,31 +350,6 @@ batch_and_wait_outside(FunctionCallInfo fcinfo, const WaitTarget *targets,
 	batch_answer(fcinfo, targets, count);
 }
 
-/* The application's own transaction triggers the runs. */
-static void
-batch_trigger_now(BatchItem *batch, int count, WaitRequest *request)
-{
-	for (int i = 0; i < count; i++)
-		batch[i].trigger.is_awaited = true;
-	batch_run(batch, count);
-	request->targets = MemoryContextAllocExtended(current_run()->context,
-												  Max(count, 1) * sizeof(WaitTarget),
-												  MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-	request->count = count;
-	for (int i = 0; i < count; i++)
-	{
-		WaitTarget *target = &request->targets[i];
-
-		target->id = batch[i].result.run_id;
-		target->is_cached = batch[i].result.is_cached;
-		target->status = batch[i].result.status;
-		target->is_new = !target->is_cached ||
-			store_is_uncommitted(STORE_RUN, UUIDPGetDatum(&target->id));
-		target->needs_check = target->is_new &&
-			!TIMESTAMP_NOT_FINITE(batch[i].trigger.expires_at);
-	}
-}
-
 /* batch_trigger_task_and_wait(task_id text, items jsonb, idempotency_key text, environment text) */
 Datum
 trigger_idem_batch_trigger_task_and_wait(PG_FUNCTION_ARGS)
@@ -437,15 +388,7 @@ trigger_idem_batch_trigger_task_and_wait(PG_FUNCTION_ARGS)
 		targets = wait_batch_targets(&answer.wait_id, &count);
 	else if (!batch_is_over(batch, count, targets))
 	{
-		if (run->is_entered)
-			batch_trigger_now(batch, count, request);
-		else
-		{
-			MemoryContext caller = MemoryContextSwitchTo(run->context);
-
-			request->arguments = arguments_copy(fcinfo, arguments, BATCH_ARGUMENTS);
-			MemoryContextSwitchTo(caller);
-		}
+		request->arguments = arguments_copy(fcinfo, arguments, BATCH_ARGUMENTS);
 		wait_begin(request);
 		targets = request->targets;
 	}

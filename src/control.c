@@ -23,6 +23,7 @@
 #include "utils/wait_event.h"
 
 #include "access.h"
+#include "awaited.h"
 #include "control.h"
 #include "current.h"
 #include "run.h"
@@ -30,7 +31,6 @@
 #include "store.h"
 #include "task.h"
 #include "trigger.h"
-#include "wait.h"
 #include "wake.h"
 #include "worker.h"
 
@@ -241,7 +241,7 @@ run_cancel_tree(const pg_uuid_t *run_id)
 	{
 		CommandCounterIncrement();
 		foreach(cell, run_children(run_id))
-			if (!wait_is_awaited_by_others(lfirst(cell), run_id))
+			if (!awaited_by_others(lfirst(cell), run_id))
 			(void) run_cancel_tree(lfirst(cell));
 	}
 	return was_canceled;

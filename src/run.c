@@ -34,12 +34,12 @@
 
 #include <math.h>
 
+#include "awaited.h"
 #include "failure.h"
 #include "run.h"
 #include "statement.h"
 #include "store.h"
 #include "task.h"
-#include "wait.h"
 #include "wake.h"
 #include "worker.h"
 
@@ -565,7 +565,7 @@ run_finish(const pg_uuid_t *run_id, Entry *entry, RunStatus status, const Attemp
 	store_row_end(&row);
 	entry_end_wait(run_id, entry, now);
 	if (!entry->nulls[ENTRY_IS_AWAITED - 1])
-		wait_target_ended(run_id);
+		awaited_ended(run_id);
 	wake_watchers(run_id);
 }
 
@@ -889,5 +889,5 @@ run_take_over_dead(void)
 		if (executing_is_over(executing, list, &result))
 			taken += run_take_away(&executing->run_id, executing->attempt, &result);
 	}
-	return taken + wait_check_unfinished();
+	return taken + awaited_check();
 }

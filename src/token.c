@@ -214,7 +214,7 @@ trigger_idem_wait_token_complete(PG_FUNCTION_ARGS)
 	if (is_first)
 	{
 		CommandCounterIncrement();
-		wait_target_ended(&token);
+		awaited_ended(&token);
 		wake_watchers(&token);
 	}
 	PG_RETURN_BOOL(is_first);

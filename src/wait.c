@@ -11,15 +11,9 @@
  *
  * A run that waits has a queue entry that names the wait, and is visible from
  * the end of its timeout.  Whatever ends a run or a token that is awaited makes
- * the entry visible in the same transaction.  Then, or by the clock, the run is
+ * the entry visible in the same transaction (awaited.c).  Then, or by the clock, the run is
  * claimed like any other; that fixes how the wait has ended.  The handler begins
  * anew, and passes the waits that are over with the same answer.
- *
- * Who waits marks the queue entry of a target as awaited, under its lock, so that
- * either its end sees that it is awaited, or we see that it has ended.  Nobody
- * waits for a lock of somebody else here: what could not be locked, and the case
- * that the last two items of a batch end at the same time, is marked for a check,
- * by whoever next looks for dead workers.
  *
  *-------------------------------------------------------------------------
  */
@@ -39,13 +33,13 @@
 #include "utils/snapmgr.h"
 
 #include "application.h"
+#include "awaited.h"
 #include "batch.h"
 #include "key.h"
 #include "lock.h"
 #include "statement.h"
 #include "step.h"
 #include "store.h"
-#include "token.h"
 #include "trigger.h"
 #include "wait.h"
 #include "wake.h"
@@ -328,7 +322,7 @@ answer_holds(const CurrentRun *run, const WaitAnswer *answer)
 
 /* Is a wait over?  Then this is the answer, the same in every attempt. */
 bool
-wait_find_answer(const WaitRequest *request, WaitAnswer *answer)
+wait_find_answer(WaitRequest *request, WaitAnswer *answer)
 {
 	CurrentRun *run = current_run();
 	WaitState  *state = wait_state(run);
@@ -342,7 +336,7 @@ wait_find_answer(const WaitRequest *request, WaitAnswer *answer)
 	*answer = *found;
 	if (answer_holds(run, found))
 		return true;
-	((WaitRequest *) request)->is_again = true;
+	request->is_again = true;
 	return false;
 }
 
@@ -402,89 +396,6 @@ void
 wait_check_cycle(const WaitTarget *target)
 {
 	cycle_check(&current_run()->run_id, &target->id);
-}
-
-/* ---------- Beginning to wait ---------- */
-
-bool
-wait_has_begun(const CurrentRun *run)
-{
-	return run->waits && run->waits->request;
-}
-
-/* Leave the handler; EXCEPTION WHEN OTHERS lets this code pass. */
-pg_noreturn static void
-wait_leave_handler(void)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_ASSERT_FAILURE),
-			 errmsg("run %s waits", run_id_text(&current_run()->run_id)),
-			 errhint("This error ends the attempt, which is not counted. Let it pass; the handler is called again when the wait is over.")));
-}
-
-/* A handler that has caught the error gets it again. */
-void
-wait_check_not_begun(void)
-{
-	CurrentRun *run = current_run();
-
-	if (run && wait_has_begun(run))
-		wait_leave_handler();
-}
-
-/*
- * Have the current run wait.  A handler is left; to an application this returns,
- * and its commit ends the attempt.
- */
-void
-wait_begin(WaitRequest *request)
-{
-	CurrentRun *run = current_run();
-
-	if (run->is_entered)
-	{
-		application_wait(request);
-		return;
-	}
-
-	/*
-	 * in a group others may have written, and it will have its own
-	 * transaction
-	 */
-	if (!run->is_grouped && TransactionIdIsValid(GetTopTransactionIdIfAny()))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("cannot wait in a transaction that has written something"),
-				 errdetail("To wait ends the attempt, and would undo it."),
-				 errhint("COMMIT first, in a procedure; a function can wait as long as it has not written.")));
-	wait_state(run)->request = request;
-	wait_leave_handler();
-}
-
-/*
- * A wait that was over when it was asked for.  It is recorded together with the
- * end of the attempt, so that the next one gets the same answer.
- */
-void
-wait_remember(const WaitRequest *request, const WaitTarget *targets, int count)
-{
-	CurrentRun *run = current_run();
-	MemoryContext caller;
-	WaitRequest *copy;
-
-	/* an application has no worker that would do it */
-	if (run->is_entered)
-		return;
-	caller = MemoryContextSwitchTo(run->context);
-	copy = palloc(sizeof(WaitRequest));
-	*copy = *request;
-	copy->arguments = NULL;
-	copy->targets = palloc_extended(Max(count, 1) * sizeof(WaitTarget), MCXT_ALLOC_HUGE);
-	if (count > 0)
-		memcpy(copy->targets, targets, count * sizeof(WaitTarget));
-	copy->count = count;
-	wait_state(run)->remembered = lappend(wait_state(run)->remembered, copy);
-	MemoryContextSwitchTo(caller);
 }
 
 /* ---------- Recording a wait ---------- */
@@ -602,6 +513,8 @@ run_status_is_settled(RunStatus status)
 static void
 wait_trigger(WaitRequest *request)
 {
+	MemoryContext context = current_run()->context;
+
 	if (request->kind == WAIT_FOR_TASK)
 	{
 		TriggerCall trigger;
@@ -610,7 +523,7 @@ wait_trigger(WaitRequest *request)
 		trigger_prepare(request->arguments, TRIGGER_CALL, &trigger);
 		trigger.is_awaited = true;
 		trigger_one(&trigger, &result);
-		request->targets = palloc0(sizeof(WaitTarget));
+		request->targets = MemoryContextAllocZero(context, sizeof(WaitTarget));
 		request->targets[0].id = result.run_id;
 		request->targets[0].is_cached = result.is_cached;
 		request->targets[0].is_new = !result.is_cached;
@@ -626,8 +539,9 @@ wait_trigger(WaitRequest *request)
 		for (int i = 0; i < request->count; i++)
 			batch[i].trigger.is_awaited = true;
 		batch_run(batch, request->count);
-		request->targets = palloc_extended(Max(request->count, 1) * sizeof(WaitTarget),
-										   MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+		request->targets = MemoryContextAllocExtended(context,
+													  Max(request->count, 1) * sizeof(WaitTarget),
+													  MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 		for (int i = 0; i < request->count; i++)
 		{
 			request->targets[i].id = batch[i].result.run_id;
@@ -640,54 +554,6 @@ wait_trigger(WaitRequest *request)
 				store_is_uncommitted(STORE_RUN, UUIDPGetDatum(&batch[i].result.run_id));
 			target_may_expire(&request->targets[i], &batch[i].trigger);
 		}
-	}
-}
-
-/*
- * Find out whether a target has ended.  If not, have its end see that it is
- * awaited: until our commit we hold its lock.
- */
-static void
-target_mark(WaitKind kind, WaitTarget *target)
-{
-	StoreTable	table = kind == WAIT_FOR_TOKEN ? STORE_WAIT_TOKEN : STORE_QUEUE_ENTRY;
-	Datum		values[STORE_MAX_COLUMNS];
-	bool		nulls[STORE_MAX_COLUMNS];
-	StoreRow	row;
-
-	target->needs_check = false;
-	switch (store_row_lock(&row, table, UUIDPGetDatum(&target->id), LockWaitSkip))
-	{
-		case STORE_BUSY:
-			target->needs_check = true;
-			return;
-		case STORE_GONE:
-			target->has_ended = true;
-			break;
-		case STORE_LOCKED:
-			store_row_read(&row, values, nulls);
-			if (table == STORE_WAIT_TOKEN)
-				target->has_ended = token_is_over(values, nulls);
-			else if (nulls[ENTRY_FIRST_STARTED_AT - 1] && !nulls[ENTRY_EXPIRES_AT - 1])
-			{
-				/* nobody may start it, but somebody has to notice */
-				target->needs_check = true;
-				wake_later(DatumGetTimestampTz(values[ENTRY_EXPIRES_AT - 1]));
-			}
-			if (table == STORE_QUEUE_ENTRY && nulls[ENTRY_IS_AWAITED - 1])
-			{
-				values[ENTRY_IS_AWAITED - 1] = BoolGetDatum(true);
-				nulls[ENTRY_IS_AWAITED - 1] = false;
-				store_row_update(&row, values, nulls);
-			}
-			store_row_end(&row);
-	}
-	if (target->has_ended && kind != WAIT_FOR_TOKEN)
-	{
-		RunAnswer	answer;
-
-		wait_run_answer(&target->id, target->status, &answer);
-		target->status = answer.status;
 	}
 }
 
@@ -718,7 +584,7 @@ wait_mark_targets(WaitRequest *request)
 			}
 			if (request->kind != WAIT_FOR_TOKEN)
 				cycle_check(&request->run_id, &target->id);
-			target_mark(request->kind, target);
+			awaited_mark(target, request->kind == WAIT_FOR_TOKEN);
 		}
 		pending += !target->has_ended;
 	}
@@ -760,7 +626,7 @@ wait_record(WaitRequest *request, AttemptResult *result, RunOutcome *outcome)
 
 	store_pin();
 	/* this may have to wait for another holder of the key */
-	if (request->arguments)
+	if (request->arguments && request->targets == NULL)
 		wait_trigger(request);
 	wait_lock_own_run(request);
 	pending = wait_mark_targets(request);
@@ -826,6 +692,88 @@ wait_suspend(CurrentRun *run, AttemptResult *result)
 		current_stale_error(&run->run_id, run->attempt);
 }
 
+/* ---------- Beginning to wait ---------- */
+
+bool
+wait_has_begun(const CurrentRun *run)
+{
+	return run->waits && run->waits->request;
+}
+
+/* Leave the handler; EXCEPTION WHEN OTHERS lets this code pass. */
+pg_noreturn static void
+wait_leave_handler(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_ASSERT_FAILURE),
+			 errmsg("run %s waits", run_id_text(&current_run()->run_id)),
+			 errhint("This error ends the attempt, which is not counted. Let it pass; the handler is called again when the wait is over.")));
+}
+
+/* A handler that has caught the error gets it again. */
+void
+wait_check_not_begun(void)
+{
+	CurrentRun *run = current_run();
+
+	if (run && wait_has_begun(run))
+		wait_leave_handler();
+}
+
+/*
+ * Have the current run wait.  A handler is left; to an application this returns,
+ * and its commit ends the attempt.
+ */
+void
+wait_begin(WaitRequest *request)
+{
+	CurrentRun *run = current_run();
+
+	if (run->is_entered)
+	{
+		if (request->arguments)
+			wait_trigger(request);
+		application_wait(request);
+		return;
+	}
+
+	/*
+	 * in a group others may have written, and it will have its own
+	 * transaction
+	 */
+	if (!run->is_grouped && TransactionIdIsValid(GetTopTransactionIdIfAny()))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot wait in a transaction that has written something"),
+				 errdetail("To wait ends the attempt, and would undo it."),
+				 errhint("COMMIT first, in a procedure; a function can wait as long as it has not written.")));
+	wait_state(run)->request = request;
+	wait_leave_handler();
+}
+
+/*
+ * A wait that was over when it was asked for: the next attempt shall get the same
+ * answer.  A handler that writes could not wait any more, so its worker records it
+ * together with the end of the attempt.
+ */
+void
+wait_remember(const WaitRequest *request, const WaitTarget *targets, int count)
+{
+	CurrentRun *run = current_run();
+	MemoryContext caller = MemoryContextSwitchTo(run->context);
+	WaitRequest *copy = palloc(sizeof(WaitRequest));
+
+	*copy = *request;
+	copy->targets = palloc_extended(Max(count, 1) * sizeof(WaitTarget), MCXT_ALLOC_HUGE);
+	if (count > 0)
+		memcpy(copy->targets, targets, count * sizeof(WaitTarget));
+	copy->count = count;
+	wait_state(run)->remembered = lappend(wait_state(run)->remembered, copy);
+	MemoryContextSwitchTo(caller);
+	if (run->is_entered)
+		wait_record_remembered(run);
+}
+
 /* ---------- Ending a wait ---------- */
 
 static Statement note_status = {
@@ -875,211 +823,4 @@ wait_note_timeout(const pg_uuid_t *run_id, const pg_uuid_t *wait_id)
 		owner_end(&scope);
 	}
 	UnregisterSnapshot(snapshot);
-}
-
-/* Somebody who waits for something */
-typedef struct Waiter
-{
-	pg_uuid_t	wait_id;
-	int			index;
-	pg_uuid_t	run_id;
-	pg_uuid_t	target;
-	bool		is_batch;
-	bool		is_pending;
-} Waiter;
-
-static List *
-waiters_list(StoreIndex index, const pg_uuid_t *target)
-{
-	Snapshot	snapshot = store_latest_snapshot();
-	StoreWalk	walk;
-	List	   *waiters = NIL;
-
-	store_walk_begin(&walk, index, snapshot);
-	if (target)
-		store_walk_seek_uuid(&walk, UUIDPGetDatum(target));
-	else
-		store_walk_seek_all(&walk);
-	while (store_walk_next(&walk))
-	{
-		Waiter	   *waiter = palloc(sizeof(Waiter));
-		bool		isnull;
-
-#define COLUMN(column) slot_getattr(walk.slot, (column), &isnull)
-		waiter->wait_id = *DatumGetUUIDP(COLUMN(AWAITED_WAIT_ID));
-		waiter->index = DatumGetInt32(COLUMN(AWAITED_INDEX));
-		waiter->run_id = *DatumGetUUIDP(COLUMN(AWAITED_RUN_ID));
-		waiter->target = *DatumGetUUIDP(COLUMN(AWAITED_TARGET));
-		waiter->is_batch = DatumGetBool(COLUMN(AWAITED_IS_BATCH));
-		waiter->is_pending = !slot_attisnull(walk.slot, AWAITED_IS_PENDING);
-#undef COLUMN
-		waiters = lappend(waiters, waiter);
-	}
-	store_walk_end(&walk);
-	UnregisterSnapshot(snapshot);
-	return waiters;
-}
-
-static Statement change_awaited = {
-	.sql = "UPDATE trigger_idem.awaited SET is_pending = $3, needs_check = $4 "
-	"WHERE wait_id OPERATOR(pg_catalog.=) $1 AND index OPERATOR(pg_catalog.=) $2",
-	.expected = SPI_OK_UPDATE,
-	.argtypes = {UUIDOID, INT4OID, BOOLOID, BOOLOID}
-};
-
-static void
-waiter_change(const Waiter *waiter, bool is_pending, bool needs_check)
-{
-	OwnerScope	scope;
-	Datum		values[4] = {UUIDPGetDatum(&waiter->wait_id), Int32GetDatum(waiter->index),
-	BoolGetDatum(true), BoolGetDatum(true)};
-	char		nulls[] = "    ";
-
-	nulls[2] = is_pending ? ' ' : 'n';
-	nulls[3] = needs_check ? ' ' : 'n';
-	owner_begin(&scope);
-	scope_see_latest(&scope);
-	statement_run(&change_awaited, values, nulls);
-	owner_end(&scope);
-	CommandCounterIncrement();
-}
-
-typedef enum BatchState
-{
-	BATCH_ENDED,
-	BATCH_ENDING,				/* by transactions that may not commit */
-	BATCH_PENDING,
-} BatchState;
-
-/*
- * Do other items of a batch keep it waiting?  One that another transaction is just
- * ending may be the last one, or not; neither of the two can know.
- */
-static BatchState
-batch_look(const pg_uuid_t *wait_id)
-{
-	SnapshotData dirty;
-	StoreWalk	walk;
-	BatchState	state = BATCH_ENDED;
-
-	InitDirtySnapshot(dirty);
-	store_walk_begin(&walk, STORE_PENDING, &dirty);
-	store_walk_seek_uuid(&walk, UUIDPGetDatum(wait_id));
-	while (state != BATCH_PENDING && store_walk_next(&walk))
-		state = TransactionIdIsValid(dirty.xmax) ? BATCH_ENDING : BATCH_PENDING;
-	store_walk_end(&walk);
-	return state;
-}
-
-/* A target has ended: wake its waiter if that was all; was it woken, or is not yet? */
-static bool
-waiter_tell(const Waiter *waiter)
-{
-	BatchState	state = BATCH_ENDED;
-
-	if (waiter->is_batch)
-	{
-		if (waiter->is_pending)
-			waiter_change(waiter, false, false);
-		state = batch_look(&waiter->wait_id);
-	}
-	if (state == BATCH_PENDING || (state == BATCH_ENDED && run_wake(&waiter->run_id, &waiter->wait_id)))
-		return true;
-	waiter_change(waiter, false, true);
-	wake_later(GetCurrentTimestamp());
-	return false;
-}
-
-/* A run that is awaited is final, or a token is completed: tell those who wait. */
-void
-wait_target_ended(const pg_uuid_t *target)
-{
-	ListCell   *cell;
-
-	foreach(cell, waiters_list(STORE_TARGET, target))
-	{
-		const Waiter *waiter = lfirst(cell);
-
-		if (!waiter->is_batch || waiter->is_pending)
-			(void) waiter_tell(waiter);
-	}
-}
-
-/*
- * Has this run or token ended?  If not, its end will tell those who wait, unless
- * it still needs a check.
- */
-static void
-target_look(WaitTarget *target)
-{
-	Snapshot	snapshot = store_latest_snapshot();
-	Datum		values[STORE_MAX_COLUMNS];
-	bool		nulls[STORE_MAX_COLUMNS];
-	bool		is_token = store_fetch(STORE_WAIT_TOKEN, UUIDPGetDatum(&target->id), snapshot,
-									   values, nulls);
-	bool		may_expire = !is_token &&
-		store_fetch(STORE_QUEUE_ENTRY, UUIDPGetDatum(&target->id), snapshot, values, nulls) &&
-		nulls[ENTRY_FIRST_STARTED_AT - 1] && !nulls[ENTRY_EXPIRES_AT - 1];
-
-	UnregisterSnapshot(snapshot);
-	target->needs_check = may_expire && !run_has_expired(values, nulls) &&
-		!nulls[ENTRY_IS_AWAITED - 1];
-	if (target->needs_check)
-		return;
-	if (may_expire && run_has_expired(values, nulls))
-		(void) run_end_unclaimed(&target->id, RUN_EXPIRED, false);
-	target_mark(is_token ? WAIT_FOR_TOKEN : WAIT_FOR_RUN, target);
-}
-
-/*
- * Check what could not be told, or not be marked, at its time.  Returns how many
- * waiters were told now.
- */
-int
-wait_check_unfinished(void)
-{
-	ListCell   *cell;
-	int			told = 0;
-
-	foreach(cell, waiters_list(STORE_UNCHECKED, NULL))
-	{
-		const Waiter *waiter = lfirst(cell);
-		WaitTarget	target = {.id = waiter->target};
-
-		CHECK_FOR_INTERRUPTS();
-		target_look(&target);
-		if (target.has_ended && waiter_tell(waiter))
-		{
-			waiter_change(waiter, false, false);
-			told++;
-		}
-		else if (!target.has_ended && !target.needs_check)
-			waiter_change(waiter, waiter->is_batch, false);
-	}
-	return told;
-}
-
-/* Does another run that is not final wait for this one? */
-bool
-wait_is_awaited_by_others(const pg_uuid_t *target, const pg_uuid_t *run_id)
-{
-	Snapshot	snapshot = store_latest_snapshot();
-	ListCell   *cell;
-	bool		is_awaited = false;
-
-	foreach(cell, waiters_list(STORE_TARGET, target))
-	{
-		const Waiter *waiter = lfirst(cell);
-		Datum		values[ENTRY_COLUMNS];
-		bool		nulls[ENTRY_COLUMNS];
-
-		if (memcmp(&waiter->run_id, run_id, sizeof(pg_uuid_t)) != 0 &&
-			store_fetch(STORE_QUEUE_ENTRY, UUIDPGetDatum(&waiter->run_id), snapshot, values, nulls) &&
-			run_entry_is_waiting(values, nulls) &&
-			memcmp(DatumGetUUIDP(values[ENTRY_WAIT_ID - 1]), &waiter->wait_id,
-				   sizeof(pg_uuid_t)) == 0)
-			is_awaited = true;
-	}
-	UnregisterSnapshot(snapshot);
-	return is_awaited;
 }

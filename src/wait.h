@@ -8,6 +8,7 @@
 #ifndef TRIGGER_IDEM_WAIT_H
 #define TRIGGER_IDEM_WAIT_H
 
+#include "awaited.h"
 #include "current.h"
 #include "run.h"
 
@@ -22,17 +23,6 @@ typedef enum WaitKind
 
 #define WAIT_KINDS (WAIT_FOR_TOKEN + 1)
 
-/* What is waited for: a run or a token */
-typedef struct WaitTarget
-{
-	pg_uuid_t	id;
-	bool		is_cached;
-	bool		is_new;			/* of this transaction, marked as awaited */
-	bool		has_ended;
-	bool		needs_check;	/* somebody had locked it */
-	RunStatus	status;			/* of a run that has ended */
-} WaitTarget;
-
 /* What a run has asked to wait for; in the run's memory context */
 typedef struct WaitRequest
 {
@@ -42,9 +32,8 @@ typedef struct WaitRequest
 	TimestampTz until;			/* DT_NOEND: as long as it takes */
 	bool		is_again;		/* there is an answer, which does not hold any
 								 * more */
-	NullableDatum *arguments;	/* of a trigger that is to be done by the
-								 * worker; NULL: it was, or is none */
-	WaitTarget *targets;
+	NullableDatum *arguments;	/* of a trigger; NULL: it is none */
+	WaitTarget *targets;		/* of a trigger, once it was done */
 	int			count;
 	pg_uuid_t	run_id;			/* who waits */
 	int			attempt;
@@ -77,7 +66,7 @@ typedef struct RunAnswer
 extern WaitRequest *wait_request(WaitKind kind, const void *name, int length, bool is_counted,
 								 text *shown);
 extern int	wait_count_keyless(const char *task_id);
-extern bool wait_find_answer(const WaitRequest *request, WaitAnswer *answer);
+extern bool wait_find_answer(WaitRequest *request, WaitAnswer *answer);
 extern void wait_remember(const WaitRequest *request, const WaitTarget *targets, int count);
 extern WaitTarget *wait_batch_targets(const pg_uuid_t *wait_id, int *count);
 extern void wait_check_cycle(const WaitTarget *target);
@@ -91,10 +80,6 @@ extern void wait_record(WaitRequest *request, AttemptResult *result, RunOutcome 
 extern void wait_suspend(CurrentRun *run, AttemptResult *result);
 extern void wait_record_remembered(const CurrentRun *run);
 
-/* For who ends what is waited for */
 extern void wait_note_timeout(const pg_uuid_t *run_id, const pg_uuid_t *wait_id);
-extern void wait_target_ended(const pg_uuid_t *target);
-extern int	wait_check_unfinished(void);
-extern bool wait_is_awaited_by_others(const pg_uuid_t *target, const pg_uuid_t *run_id);
 
 #endif							/* TRIGGER_IDEM_WAIT_H */

@@ -1,0 +1,161 @@
+/*-------------------------------------------------------------------------
+ *
+ * background_worker.c
+ *	  The background worker: works what is due for one role in one database.
+ *
+ * It is connected as that role, waits for more when nothing is due, and ends when
+ * that takes long.  A scanner is the same kind of process, without a role.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+
+#include "background_shared.h"
+#include "store.h"
+#include "work.h"
+#include "worker.h"
+
+/* SIGTERM: give back what is being executed, and end; the second time at once. */
+static void
+worker_terminate(SIGNAL_ARGS)
+{
+	int			save_errno = errno;
+
+	if (work_stop)
+		die(postgres_signal_arg);
+	else
+		work_request_stop();
+	errno = save_errno;
+}
+
+static void
+worker_exit(int code, Datum arg)
+{
+	LWLockAcquire(background->lock, LW_EXCLUSIVE);
+	background_slot->state = WORKER_UNUSED;
+	background_slot->latch = NULL;
+	/* somebody may wait for room, or this one has failed: look what there is */
+	if (code != 0 && OidIsValid(background_slot->role))
+	{
+		ServedDatabase *served = background_find_database(background_slot->database);
+
+		if (served)
+			served->scan_at = Min(served->scan_at,
+								  TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 1000));
+	}
+	background_wake_launcher();
+	LWLockRelease(background->lock);
+}
+
+/*
+ * There is nothing to do at the moment: wait until somebody wakes us.  False when
+ * that takes too long, or we shall end.
+ */
+static bool
+worker_wait(void)
+{
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), background_worker_idle_time);
+
+	LWLockAcquire(background->lock, LW_EXCLUSIVE);
+	/* what was triggered since we have looked */
+	background_slot->state = background_take_demand(MyDatabaseId, background_slot->role) ? WORKER_BUSY : WORKER_IDLE;
+	LWLockRelease(background->lock);
+	pgstat_report_activity(STATE_IDLE, NULL);
+
+	for (;;)
+	{
+		bool		is_idle;
+		bool		stop;
+		long		timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+
+		LWLockAcquire(background->lock, LW_EXCLUSIVE);
+		is_idle = background_slot->state == WORKER_IDLE;
+		stop = work_stop || background_slot->stop || !background_find_database(MyDatabaseId);
+		/* nobody shall wake us any more once we have decided to end */
+		if (is_idle && (stop || timeout <= 0))
+			background_slot->state = WORKER_BUSY;
+		LWLockRelease(background->lock);
+		if (stop)
+			return false;
+		if (!is_idle)
+			return true;
+		if (timeout <= 0)
+			return false;
+
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, timeout,
+						 PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		if (!work_stop)
+			CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+	}
+}
+
+/* Is the extension there? */
+static bool
+worker_has_extension(void)
+{
+	bool		exists;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	exists = store_exists();
+	CommitTransactionCommand();
+	return exists;
+}
+
+/* The process of a worker or a scanner; arg is its slot */
+void
+trigger_idem_worker_main(Datum arg)
+{
+	WorkerSlot	slot;
+	char	   *worker_id;
+
+	background_slot = &background->workers[DatumGetInt32(arg)];
+	LWLockAcquire(background->lock, LW_EXCLUSIVE);
+	background_slot->pid = MyProcPid;
+	background_slot->latch = MyLatch;
+	background_slot->state = WORKER_BUSY;
+	slot = *background_slot;
+	LWLockRelease(background->lock);
+	before_shmem_exit(worker_exit, (Datum) 0);
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, OidIsValid(slot.role) ? worker_terminate : die);
+	BackgroundWorkerUnblockSignals();
+#ifdef BGWORKER_BYPASS_ROLELOGINCHECK
+	BackgroundWorkerInitializeConnectionByOid(slot.database, slot.role,
+											  BGWORKER_BYPASS_ROLELOGINCHECK);
+#else
+	BackgroundWorkerInitializeConnectionByOid(slot.database, slot.role, 0);
+#endif
+	pgstat_report_appname(MyBgworkerEntry->bgw_name);
+	if (!OidIsValid(slot.role))
+	{
+		scanner_run();
+		proc_exit(0);
+	}
+
+	worker_id = psprintf("background worker %d", MyProcPid);
+	worker_begin();
+	do
+	{
+		if (!worker_has_extension())
+			break;
+		(void) work_everything(worker_id);
+	} while (worker_wait());
+	proc_exit(0);
+}

@@ -11,7 +11,7 @@ SELECT set_config('search_path', (SELECT quote_ident(nspname) FROM pg_extension
 	JOIN pg_namespace n ON n.oid = extnamespace WHERE extname = 'pgtap'), true) \g /dev/null
 SET LOCAL intervalstyle = postgres;
 
-SELECT plan(180);
+SELECT plan(227);
 
 -- ---------- Functions ----------
 
@@ -44,9 +44,17 @@ INSERT INTO contract_function (kind, name, arguments, result, volatility, parall
 ('f', 'run_cancel', 'run_id uuid', 'boolean', 'v', 'u'),
 ('f', 'run_replay', 'run_id uuid', 'uuid', 'v', 'u'),
 ('f', 'queue_pause', 'queue text', 'void', 'v', 'u'),
-('f', 'queue_resume', 'queue text', 'void', 'v', 'u');
+('f', 'queue_resume', 'queue text', 'void', 'v', 'u'),
+('f', 'trigger_task_and_wait', 'task_id text, payload jsonb DEFAULT NULL::jsonb, idempotency_key text DEFAULT NULL::text, idempotency_key_ttl interval DEFAULT NULL::interval, delay interval DEFAULT NULL::interval, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, ttl interval DEFAULT NULL::interval, priority integer DEFAULT 0, queue text DEFAULT NULL::text, concurrency_key text DEFAULT NULL::text, max_attempts integer DEFAULT NULL::integer, tags text[] DEFAULT NULL::text[], metadata jsonb DEFAULT NULL::jsonb, environment text DEFAULT NULL::text, idempotency_key_scope text DEFAULT ''global''::text, OUT run_id uuid, OUT is_cached boolean, OUT status trigger_idem.run_status, OUT output jsonb, OUT error jsonb', 'record', 'v', 'u'),
+('f', 'run_wait', 'run_id uuid, timeout interval DEFAULT NULL::interval, OUT status trigger_idem.run_status, OUT output jsonb, OUT error jsonb', 'record', 'v', 'u'),
+('f', 'wait_for', 'key text, duration interval', 'timestamp with time zone', 'v', 'u'),
+('f', 'wait_until', 'key text, wake_at timestamp with time zone', 'timestamp with time zone', 'v', 'u'),
+('f', 'wait_token_create', 'idempotency_key text DEFAULT NULL::text, timeout interval DEFAULT NULL::interval, environment text DEFAULT NULL::text, OUT token uuid, OUT is_cached boolean', 'record', 'v', 'u'),
+('f', 'wait_token_complete', 'token uuid, output jsonb DEFAULT NULL::jsonb', 'boolean', 'v', 'u'),
+('f', 'wait_for_token', 'token uuid, OUT ok boolean, OUT output jsonb', 'record', 'v', 'u');
 INSERT INTO contract_function (kind, name, arguments, result, volatility, parallel, returns_set) VALUES
 ('f', 'batch_trigger_task', 'task_id text, items jsonb, idempotency_key text DEFAULT NULL::text, environment text DEFAULT NULL::text', 'TABLE(index integer, run_id uuid, is_cached boolean, status trigger_idem.run_status)', 'v', 'u', true),
+('f', 'batch_trigger_task_and_wait', 'task_id text, items jsonb, idempotency_key text DEFAULT NULL::text, environment text DEFAULT NULL::text', 'TABLE(index integer, run_id uuid, is_cached boolean, status trigger_idem.run_status, output jsonb, error jsonb)', 'v', 'u', true),
 ('f', 'run_claim', 'worker_id text, queue text DEFAULT ''default''::text, max_runs integer DEFAULT 1, lease_duration interval DEFAULT NULL::interval, environment text DEFAULT NULL::text, task_ids text[] DEFAULT NULL::text[]', 'TABLE(run_id uuid, attempt integer, task_id text, payload jsonb, environment text, lease_expires_at timestamp with time zone)', 'v', 'u', true),
 ('f', 'prune', 'finished_before interval DEFAULT ''30 days''::interval, batch integer DEFAULT 10000', 'TABLE(what text, removed bigint)', 'v', 'u', true);
 
@@ -109,7 +117,13 @@ INSERT INTO contract_view (name, columns) VALUES
 ('tasks', ARRAY['task_id text', 'handler text', 'queue text', 'run_as text', 'owner text']),
 ('queues', ARRAY['queue text', 'paused boolean', 'queued bigint', 'delayed bigint', 'executing bigint',
 	'waiting bigint', 'oldest_due timestamp with time zone']),
-('environments', ARRAY['environment text', 'role text']);
+('environments', ARRAY['environment text', 'role text']),
+-- not in the contract, and so not to be changed either
+('waits', ARRAY['run_id uuid', 'wait text[]', 'kind text', 'target uuid', 'is_cached boolean', 'attempt integer',
+	'started_at timestamp with time zone', 'until timestamp with time zone', 'ended_at timestamp with time zone',
+	'timed_out boolean']),
+('wait_tokens', ARRAY['token uuid', 'environment text', 'created_by text', 'created_at timestamp with time zone',
+	'expires_at timestamp with time zone', 'completed_at timestamp with time zone', 'output jsonb']);
 
 -- more columns may follow those of the contract
 SELECT is((SELECT array_agg(format('%s %s', a.attname, format_type(a.atttypid, a.atttypmod)) ORDER BY a.attnum)
@@ -138,6 +152,12 @@ SELECT columns_are('trigger_idem', 'tasks', ARRAY(
 		WHERE p.oid = 'trigger_idem.task_create'::regproc)) name), 'tasks has the settings of task_create()');
 SELECT set_has('SELECT environment, role FROM trigger_idem.environments',
 	$$VALUES ('default', NULL::text)$$, 'the default environment is always there');
+
+-- ---------- Prune ----------
+
+SELECT results_eq($$SELECT what FROM trigger_idem.prune('100 years', 1)$$,
+	ARRAY['idempotency_keys', 'runs', 'attempts', 'steps', 'global_steps', 'waits', 'wait_tokens'],
+	'prune() says of each kind how many were removed');
 
 -- ---------- Grants ----------
 

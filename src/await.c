@@ -190,21 +190,15 @@ arguments_copy(FunctionCallInfo fcinfo, const NullableDatum *arguments, int coun
 	return copy;
 }
 
-/* The key of a trigger that has none: of the run, the task, and its number */
-static text *
-keyless_key(const char *task_id)
+/* Give a trigger that has no key one of the run; was there none? */
+static bool
+set_keyless_key(NullableDatum *key, NullableDatum task_id, pg_uuid_t *keyless)
 {
-	text	   *parts[2] = {cstring_to_text(task_id),
-	cstring_to_text(psprintf("%d", wait_count_keyless(task_id)))};
-
-	return key_of_run(parts, lengthof(parts));
-}
-
-static void
-set_text(NullableDatum *argument, text *value)
-{
-	argument->value = PointerGetDatum(value);
-	argument->isnull = false;
+	if (current_run() == NULL || !key->isnull || task_id.isnull)
+		return false;
+	key->value = PointerGetDatum(wait_keyless_key(TextDatumGetCString(task_id.value), keyless));
+	key->isnull = false;
+	return true;
 }
 
 /* Outside a run it can only be waited for a run that is there. */
@@ -249,6 +243,8 @@ trigger_idem_trigger_task_and_wait(PG_FUNCTION_ARGS)
 {
 	CurrentRun *run = current_run();
 	NullableDatum options[TRIGGER_OPTIONS];
+	pg_uuid_t	keyless;
+	bool		is_keyless;
 	TriggerCall trigger;
 	WaitRequest *request;
 	WaitAnswer	answer;
@@ -256,9 +252,8 @@ trigger_idem_trigger_task_and_wait(PG_FUNCTION_ARGS)
 
 	wait_check_not_begun();
 	memcpy(options, fcinfo->args, sizeof(options));
-	if (run && options[OPTION_IDEMPOTENCY_KEY].isnull && !options[OPTION_TASK_ID].isnull)
-		set_text(&options[OPTION_IDEMPOTENCY_KEY],
-				 keyless_key(TextDatumGetCString(options[OPTION_TASK_ID].value)));
+	is_keyless = set_keyless_key(&options[OPTION_IDEMPOTENCY_KEY], options[OPTION_TASK_ID],
+								 &keyless);
 	trigger_prepare(options, TRIGGER_CALL, &trigger);
 	if (run == NULL)
 		return task_and_wait_outside(fcinfo, &trigger);
@@ -266,6 +261,8 @@ trigger_idem_trigger_task_and_wait(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("trigger_task_and_wait()");
 	request = wait_request(WAIT_FOR_TASK, trigger.key_id.data, UUID_LEN, true,
 						   cstring_to_text(trigger.task->task_id));
+	if (is_keyless)
+		wait_is_keyless(request, &keyless);
 	if (wait_find_answer(request, &answer))
 	{
 		target.id = answer.target;
@@ -353,6 +350,8 @@ trigger_idem_batch_trigger_task_and_wait(PG_FUNCTION_ARGS)
 {
 	CurrentRun *run = current_run();
 	NullableDatum arguments[BATCH_ARGUMENTS];
+	pg_uuid_t	keyless;
+	bool		is_keyless;
 	BatchItem  *batch;
 	WaitTarget *targets;
 	WaitRequest *request;
@@ -364,9 +363,8 @@ trigger_idem_batch_trigger_task_and_wait(PG_FUNCTION_ARGS)
 	wait_check_not_begun();
 	InitMaterializedSRF(fcinfo, 0);
 	memcpy(arguments, fcinfo->args, sizeof(arguments));
-	if (run && arguments[BATCH_IDEMPOTENCY_KEY].isnull && !arguments[BATCH_TASK_ID].isnull)
-		set_text(&arguments[BATCH_IDEMPOTENCY_KEY],
-				 keyless_key(TextDatumGetCString(arguments[BATCH_TASK_ID].value)));
+	is_keyless = set_keyless_key(&arguments[BATCH_IDEMPOTENCY_KEY], arguments[BATCH_TASK_ID],
+								 &keyless);
 	batch = batch_prepare(arguments, &count);
 	targets = palloc_extended(Max(count, 1) * sizeof(WaitTarget), MCXT_ALLOC_HUGE);
 	if (run == NULL)
@@ -381,6 +379,8 @@ trigger_idem_batch_trigger_task_and_wait(PG_FUNCTION_ARGS)
 	key = DatumGetTextPP(arguments[BATCH_IDEMPOTENCY_KEY].value);
 	request = wait_request(WAIT_FOR_BATCH, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key), true,
 						   cstring_to_text(task_id));
+	if (is_keyless)
+		wait_is_keyless(request, &keyless);
 	if (wait_find_answer(request, &answer))
 		targets = wait_batch_targets(&answer.wait_id, &count);
 	else if (!batch_is_over(batch, count, targets))
@@ -397,21 +397,41 @@ trigger_idem_batch_trigger_task_and_wait(PG_FUNCTION_ARGS)
 
 /* ---------- run_wait ---------- */
 
+/* How a wait for a run has ended, or not yet */
+typedef enum RunWaitEnd
+{
+	RUN_WAIT_FINAL,
+	RUN_WAIT_TIMED_OUT,
+	RUN_WAIT_BEGINS,			/* an application is told so */
+} RunWaitEnd;
+
+/* The answer of run_wait(); status is that of the timeout, if it is known. */
 static Datum
-run_wait_answer(FunctionCallInfo fcinfo, const pg_uuid_t *run_id, const RunStatus *timed_out)
+run_wait_answer(FunctionCallInfo fcinfo, const pg_uuid_t *run_id, RunWaitEnd end,
+				const RunStatus *status)
 {
 	RunAnswer	answer;
-	Datum		values[3];
-	bool		nulls[3];
+	Datum		values[4];
+	bool		nulls[4];
 
 	wait_run_answer(run_id, RUN_COMPLETED, &answer);
-	if (timed_out)
-	{
-		answer.status = *timed_out;
+	if (status)
+		answer.status = *status;
+	if (end != RUN_WAIT_FINAL)
 		answer.output.isnull = answer.error.isnull = true;
-	}
 	answer_values(&answer, values, nulls);
+	values[3] = BoolGetDatum(end == RUN_WAIT_TIMED_OUT);
+	nulls[3] = end == RUN_WAIT_BEGINS;
 	return answer_row(fcinfo, values, nulls);
+}
+
+/* Outside a run, the session blocks. */
+static Datum
+run_wait_outside(FunctionCallInfo fcinfo, const pg_uuid_t *run_id, TimestampTz until)
+{
+	await_run(run_id, until);
+	return run_wait_answer(fcinfo, run_id,
+						   run_has_ended(run_id) ? RUN_WAIT_FINAL : RUN_WAIT_TIMED_OUT, NULL);
 }
 
 /* run_wait(run_id uuid, timeout interval) */
@@ -422,7 +442,7 @@ trigger_idem_run_wait(PG_FUNCTION_ARGS)
 	TimestampTz until = DT_NOEND;
 	Datum		values[RUN_COLUMNS];
 	bool		nulls[RUN_COLUMNS];
-	pg_uuid_t	run_id;
+	WaitTarget	target = {0};
 	WaitRequest *request;
 	WaitAnswer	answer;
 
@@ -431,35 +451,41 @@ trigger_idem_run_wait(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("run_id must not be null")));
-	run_id = *PG_GETARG_UUID_P(0);
+	target.id = *PG_GETARG_UUID_P(0);
 	if (timeout)
 	{
 		interval_check("timeout", timeout, 0);
 		until = timestamp_plus(GetCurrentTimestamp(), timeout);
 	}
-	run_require_visible(&run_id, values, nulls);
+	run_require_visible(&target.id, values, nulls);
 	if (current_run() == NULL)
-	{
-		await_run(&run_id, until);
-		return run_wait_answer(fcinfo, &run_id, NULL);
-	}
+		return run_wait_outside(fcinfo, &target.id, until);
 
-	request = wait_request(WAIT_FOR_RUN, run_id.data, UUID_LEN, true,
-						   cstring_to_text(run_id_text(&run_id)));
+	request = wait_request(WAIT_FOR_RUN, target.id.data, UUID_LEN, true,
+						   cstring_to_text(run_id_text(&target.id)));
 	if (wait_find_answer(request, &answer))
-		return run_wait_answer(fcinfo, &run_id,
-							   answer.timed_out && answer.has_status ? &answer.status : NULL);
-	if (run_has_ended(&run_id))
-		return run_wait_answer(fcinfo, &run_id, NULL);
+		return run_wait_answer(fcinfo, &target.id,
+							   answer.timed_out ? RUN_WAIT_TIMED_OUT : RUN_WAIT_FINAL,
+							   answer.has_status ? &answer.status : NULL);
+	if (run_has_ended(&target.id))
+	{
+		RunAnswer	ended;
+
+		wait_run_answer(&target.id, RUN_COMPLETED, &ended);
+		target.has_ended = true;
+		target.status = ended.status;
+		wait_remember(request, &target, 1);
+		return run_wait_answer(fcinfo, &target.id, RUN_WAIT_FINAL, NULL);
+	}
 	PreventCommandIfReadOnly("run_wait()");
-	await_refuse_own(STORE_QUEUE_ENTRY, &run_id, "run");
+	await_refuse_own(STORE_QUEUE_ENTRY, &target.id, "run");
 	request->until = until;
-	request->targets = MemoryContextAllocZero(current_run()->context, sizeof(WaitTarget));
-	request->targets[0].id = run_id;
+	request->targets = MemoryContextAlloc(current_run()->context, sizeof(WaitTarget));
+	request->targets[0] = target;
 	request->count = 1;
-	wait_check_cycle(&request->targets[0]);
+	wait_check_cycle(&target);
 	wait_begin(request);
-	return run_wait_answer(fcinfo, &run_id, NULL);
+	return run_wait_answer(fcinfo, &target.id, RUN_WAIT_BEGINS, NULL);
 }
 
 /* ---------- wait_for, wait_until ---------- */

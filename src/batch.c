@@ -319,6 +319,7 @@ batch_read(const NullableDatum *arguments, Jsonb *items, int *count)
 		options[OPTION_IDEMPOTENCY_KEY_SCOPE].isnull = false;
 
 		position.index = batch[i].index = i;
+		batch[i].is_settled = false;
 		(void) JsonbIteratorNext(&iterator, &item, true);
 		read_item(&item, options, &position);
 		if (batch_key && options[OPTION_IDEMPOTENCY_KEY].isnull)
@@ -409,6 +410,8 @@ batch_acquire(BatchItem *batch, int count, MemoryContext item_context, ItemPosit
 
 		CHECK_FOR_INTERRUPTS();
 		position->index = item->index;
+		if (item->is_settled)
+			continue;
 		if (before && before->trigger.has_key && item->trigger.has_key &&
 			memcmp(&before->trigger.key_id, &item->trigger.key_id, UUID_LEN) == 0)
 			item_repeat(item, before);
@@ -440,7 +443,7 @@ batch_insert(BatchItem *batch, int count, MemoryContext item_context, ItemPositi
 		BatchItem  *item = &batch[i];
 
 		CHECK_FOR_INTERRUPTS();
-		if (item->result.is_cached)
+		if (item->is_settled || item->result.is_cached)
 			continue;
 		position->index = i;
 		if (inserted < 0)

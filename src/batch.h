@@ -26,6 +26,7 @@ typedef struct BatchItem
 	int			index;
 	TriggerCall trigger;
 	TriggerResult result;
+	bool		is_settled;		/* the result is given: nothing is triggered */
 } BatchItem;
 
 extern BatchItem *batch_prepare(const NullableDatum *arguments, int *count);

@@ -170,6 +170,7 @@ prune_runs(TimestampTz cutoff, int batch, Pruned *pruned)
 	pruned->steps = statement_run(&delete_steps, values, NULL);
 	pruned->attempts = statement_run(&delete_attempts, values, NULL);
 	pruned->awaited = statement_run(&delete_awaited, values, NULL);
+	values[1] = Int32GetDatum(batch - (int) pruned->awaited);
 	pruned->waits = statement_run(&delete_waits, values, NULL);
 	pruned->runs = statement_run(&delete_runs, values, NULL);
 }

@@ -692,6 +692,7 @@ trigger_idem_run_once_local_only(PG_FUNCTION_ARGS)
 	Datum		output;
 	bool		isnull;
 
+	wait_check_not_begun();
 	key_check_text(PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0));
 	action_arguments(fcinfo, &action);
 	callback_argument(fcinfo, &action);

@@ -21,7 +21,9 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -65,6 +67,8 @@ typedef struct WaitState
 	List	   *remembered;		/* WaitRequest: over without having waited */
 } WaitState;
 
+static void answers_require(CurrentRun *run);
+
 /* ---------- What is waited for ---------- */
 
 static WaitState *
@@ -105,22 +109,53 @@ wait_identify(const char *kind, const void *name, int length, int number, pg_uui
 static int
 wait_count(const pg_uuid_t *what)
 {
+	CurrentRun *run = current_run();
 	bool		found;
-	WaitCounter *counter = hash_search(wait_state(current_run())->counters, what, HASH_ENTER,
-									   &found);
+	WaitCounter *counter;
 
+	answers_require(run);
+	counter = hash_search(run->waits->counters, what, HASH_ENTER, &found);
 	counter->count = found ? counter->count + 1 : 1;
 	return counter->count;
 }
 
-/* The number of this trigger without a key of a task in this attempt */
-int
-wait_count_keyless(const char *task_id)
+/*
+ * The key of a trigger that has none: the task, the number of such triggers in
+ * this attempt and, in a step, the key of that.  keyless is what it was counted
+ * under.
+ */
+text *
+wait_keyless_key(const char *task_id, pg_uuid_t *keyless)
 {
-	pg_uuid_t	what;
+	const Key  *around = step_around();
+	text	   *parts[3];
 
-	wait_identify("keyless", task_id, strlen(task_id), 0, &what);
-	return wait_count(&what);
+	wait_identify("keyless", task_id, strlen(task_id), 0, keyless);
+	parts[0] = cstring_to_text(task_id);
+	parts[1] = cstring_to_text(psprintf("%d", wait_count(keyless)));
+	if (around)
+		parts[2] = key_to_hex(around);
+	return key_of_run(parts, around ? 3 : 2);
+}
+
+/* A uuid, as long as the run */
+static NullableDatum
+keep_uuid(const pg_uuid_t *uuid)
+{
+	pg_uuid_t  *copy = MemoryContextAlloc(current_run()->context, sizeof(pg_uuid_t));
+
+	*copy = *uuid;
+	return (NullableDatum)
+	{
+		.value = UUIDPGetDatum(copy)
+	};
+}
+
+/* The request is for a trigger that has no key. */
+void
+wait_is_keyless(WaitRequest *request, const pg_uuid_t *keyless)
+{
+	request->keyless = keep_uuid(keyless);
 }
 
 /*
@@ -136,12 +171,14 @@ wait_request(WaitKind kind, const void *name, int length, bool is_counted, text 
 	WaitRequest *request = palloc0(sizeof(WaitRequest));
 	int			number = 0;
 
+	request->what.isnull = request->keyless.isnull = true;
 	if (is_counted)
 	{
 		pg_uuid_t	what;
 
 		wait_identify(kind_names[kind], name, length, 0, &what);
 		number = wait_count(&what);
+		request->what = keep_uuid(&what);
 	}
 	wait_identify(kind_names[kind], name, length, number, &request->wait_id);
 	request->kind = kind;
@@ -150,6 +187,10 @@ wait_request(WaitKind kind, const void *name, int length, bool is_counted, text 
 	request->run_id = run->run_id;
 	request->attempt = run->attempt;
 	request->steady_attempt = run->steady_attempt;
+	GetUserIdAndSecContext(&request->role, &request->security_context);
+	request->time_zone = pstrdup(GetConfigOption("TimeZone", false, false));
+	request->date_style = pstrdup(GetConfigOption("DateStyle", false, false));
+	request->interval_style = pstrdup(GetConfigOption("IntervalStyle", false, false));
 	MemoryContextSwitchTo(caller);
 	return request;
 }
@@ -199,29 +240,55 @@ answer_read(const CurrentRun *run, TupleTableSlot *row, WaitAnswer *answer)
 	return true;
 }
 
-/* Load what this and earlier attempts have waited for. */
+/* An application has passed this wait before, in the present attempt: count it. */
 static void
-answers_load(CurrentRun *run)
+answer_count(WaitState *state, TupleTableSlot *row, int column)
 {
+	bool		isnull;
+	Datum		what = slot_getattr(row, column, &isnull);
+	bool		found;
+	WaitCounter *counter;
+
+	if (isnull)
+		return;
+	counter = hash_search(state->counters, DatumGetUUIDP(what), HASH_ENTER, &found);
+	counter->count = found ? counter->count + 1 : 1;
+}
+
+/* Know what this and earlier attempts have waited for. */
+static void
+answers_require(CurrentRun *run)
+{
+	WaitState  *state = wait_state(run);
 	HASHCTL		info = {.keysize = sizeof(pg_uuid_t),.entrysize = sizeof(WaitAnswer),.hcxt = run->context};
-	HTAB	   *answers = hash_create("trigger_idem waits", 16, &info,
-									  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	Snapshot	snapshot = store_latest_snapshot();
+	HTAB	   *answers;
+	Snapshot	snapshot;
 	StoreLookup lookup;
 	bool		found;
 
+	if (state->answers)
+		return;
+	answers = hash_create("trigger_idem waits", 16, &info, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	snapshot = store_latest_snapshot();
 	for (found = store_lookup(&lookup, STORE_WAIT, UUIDPGetDatum(&run->run_id), snapshot);
 		 found; found = store_lookup_next(&lookup))
 	{
 		WaitAnswer	answer;
+		bool		isnull;
+		int			passed = DatumGetInt32(slot_getattr(lookup.slot, WAIT_PASSED_ATTEMPT, &isnull));
 
 		if (answer_read(run, lookup.slot, &answer))
 			*(WaitAnswer *) hash_search(answers, &answer.wait_id, HASH_ENTER, NULL) = answer;
+		if (!isnull && passed == run->attempt)
+		{
+			answer_count(state, lookup.slot, WAIT_WHAT);
+			answer_count(state, lookup.slot, WAIT_KEYLESS);
+		}
 		CHECK_FOR_INTERRUPTS();
 	}
 	store_lookup_end(&lookup);
 	UnregisterSnapshot(snapshot);
-	wait_state(run)->answers = answers;
+	state->answers = answers;
 }
 
 /* How does a final run answer?  If it is gone, its status is the one known. */
@@ -314,24 +381,46 @@ answer_holds(const CurrentRun *run, const WaitAnswer *answer)
 	return true;
 }
 
+static Statement pass_wait = {
+	.sql = "UPDATE trigger_idem.wait SET passed_attempt = $3 "
+	"WHERE run_id OPERATOR(pg_catalog.=) $1 AND wait_id OPERATOR(pg_catalog.=) $2",
+	.expected = SPI_OK_UPDATE,
+	.argtypes = {UUIDOID, UUIDOID, INT4OID}
+};
+
+/*
+ * An application passes a wait, in one of the transactions of its attempt: the
+ * next one goes on counting there.
+ */
+static void
+wait_pass(const WaitRequest *request)
+{
+	OwnerScope	scope;
+	Datum		values[3] = {UUIDPGetDatum(&request->run_id), UUIDPGetDatum(&request->wait_id),
+	Int32GetDatum(request->attempt)};
+
+	owner_begin(&scope);
+	scope_see_latest(&scope);
+	statement_run(&pass_wait, values, NULL);
+	owner_end(&scope);
+}
+
 /* Is a wait over?  Then this is the answer, the same in every attempt. */
 bool
 wait_find_answer(WaitRequest *request, WaitAnswer *answer)
 {
 	CurrentRun *run = current_run();
-	WaitState  *state = wait_state(run);
 	WaitAnswer *found;
 
-	if (state->answers == NULL)
-		answers_load(run);
-	found = hash_search(state->answers, &request->wait_id, HASH_FIND, NULL);
+	answers_require(run);
+	found = hash_search(run->waits->answers, &request->wait_id, HASH_FIND, NULL);
 	if (found == NULL)
 		return false;
 	*answer = *found;
-	if (answer_holds(run, found))
-		return true;
-	request->is_again = true;
-	return false;
+	request->is_again = !answer_holds(run, found);
+	if (!request->is_again && run->is_entered && !request->what.isnull)
+		wait_pass(request);
+	return !request->is_again;
 }
 
 /* ---------- Cycles ---------- */
@@ -441,7 +530,8 @@ wait_insert(const WaitRequest *request, TimestampTz now, bool has_ended)
 	if (request->kind != WAIT_FOR_BATCH && request->count == 1)
 	{
 		SET(WAIT_TARGET, UUIDPGetDatum(&request->targets[0].id));
-		SET(WAIT_IS_CACHED, BoolGetDatum(request->targets[0].is_cached));
+		if (request->kind == WAIT_FOR_TASK)
+			SET(WAIT_IS_CACHED, BoolGetDatum(request->targets[0].is_cached));
 		if (request->kind != WAIT_FOR_TOKEN && request->targets[0].has_ended)
 			SET(WAIT_STATUS, ObjectIdGetDatum(run_status_oid(request->targets[0].status)));
 	}
@@ -452,7 +542,12 @@ wait_insert(const WaitRequest *request, TimestampTz now, bool has_ended)
 	{
 		SET(WAIT_ENDED_AT, TimestampTzGetDatum(now));
 		SET(WAIT_TIMED_OUT, BoolGetDatum(false));
+		SET(WAIT_PASSED_ATTEMPT, Int32GetDatum(request->attempt));
 	}
+	if (!request->what.isnull)
+		SET(WAIT_WHAT, request->what.value);
+	if (!request->keyless.isnull)
+		SET(WAIT_KEYLESS, request->keyless.value);
 #undef SET
 	store_insert(STORE_WAIT, values, nulls);
 }
@@ -503,52 +598,102 @@ run_status_is_settled(RunStatus status)
 	return RUN_STATUS_IS_FINAL(status) && status != RUN_EXPIRED;
 }
 
-/* Do the trigger of a request; its targets are the runs. */
+static void
+set_local(const char *name, const char *value)
+{
+	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
+							 false);
+}
+
+/* Fill in a target from what its trigger has answered. */
+static void
+target_of_trigger(WaitTarget *target, const TriggerCall *trigger, const TriggerResult *result)
+{
+	target->id = result->run_id;
+	target->is_cached = result->is_cached;
+	target->status = result->status;
+	target->has_ended = result->is_cached && run_status_is_settled(result->status);
+	/* of a key that is there twice in a batch, the run is new all the same */
+	target->is_new = !result->is_cached ||
+		store_is_uncommitted(STORE_RUN, UUIDPGetDatum(&result->run_id));
+	target_may_expire(target, trigger);
+}
+
+static void
+wait_trigger_task(WaitRequest *request)
+{
+	TriggerCall trigger;
+	TriggerResult result;
+
+	trigger_prepare(request->arguments, TRIGGER_CALL, &trigger);
+	trigger.is_awaited = true;
+	trigger_one(&trigger, &result);
+	request->count = 1;
+	request->targets = MemoryContextAllocZero(current_run()->context, sizeof(WaitTarget));
+	target_of_trigger(&request->targets[0], &trigger, &result);
+}
+
+/* A batch that is asked for anew: what has completed is not. */
+static void
+batch_settle(BatchItem *batch, int count, const pg_uuid_t *wait_id)
+{
+	int			settled;
+	WaitTarget *targets = wait_batch_targets(wait_id, &settled);
+
+	for (int i = 0; i < Min(count, settled); i++)
+	{
+		batch[i].is_settled = run_has_completed(&targets[i].id, targets[i].status);
+		batch[i].result.run_id = targets[i].id;
+		batch[i].result.is_cached = targets[i].is_cached;
+		batch[i].result.status = RUN_COMPLETED;
+	}
+}
+
+static void
+wait_trigger_batch(WaitRequest *request)
+{
+	BatchItem  *batch = batch_prepare(request->arguments, &request->count);
+
+	for (int i = 0; i < request->count; i++)
+		batch[i].trigger.is_awaited = true;
+	if (request->is_again)
+		batch_settle(batch, request->count, &request->wait_id);
+	batch_run(batch, request->count);
+	request->targets = MemoryContextAllocExtended(current_run()->context,
+												  Max(request->count, 1) * sizeof(WaitTarget),
+												  MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	for (int i = 0; i < request->count; i++)
+	{
+		target_of_trigger(&request->targets[i], &batch[i].trigger, &batch[i].result);
+		if (batch[i].is_settled)
+			request->targets[i].has_ended = true;
+	}
+}
+
+/*
+ * Do the trigger of a request; its targets are the runs.  If the worker does it,
+ * it does so as the handler would have, which may have been in a function with
+ * another role, and have set how it reads times.  No code of a user runs in here.
+ */
 static void
 wait_trigger(WaitRequest *request)
 {
-	MemoryContext context = current_run()->context;
+	int			nest_level = NewGUCNestLevel();
+	Oid			role;
+	int			security_context;
 
+	GetUserIdAndSecContext(&role, &security_context);
+	SetUserIdAndSecContext(request->role,
+						   request->security_context | SECURITY_LOCAL_USERID_CHANGE);
+	set_local("TimeZone", request->time_zone);
+	set_local("DateStyle", request->date_style);
+	set_local("IntervalStyle", request->interval_style);
 	if (request->kind == WAIT_FOR_TASK)
-	{
-		TriggerCall trigger;
-		TriggerResult result;
-
-		trigger_prepare(request->arguments, TRIGGER_CALL, &trigger);
-		trigger.is_awaited = true;
-		trigger_one(&trigger, &result);
-		request->targets = MemoryContextAllocZero(context, sizeof(WaitTarget));
-		request->targets[0].id = result.run_id;
-		request->targets[0].is_cached = result.is_cached;
-		request->targets[0].is_new = !result.is_cached;
-		request->targets[0].status = result.status;
-		request->targets[0].has_ended = result.is_cached && run_status_is_settled(result.status);
-		request->count = 1;
-		target_may_expire(&request->targets[0], &trigger);
-	}
+		wait_trigger_task(request);
 	else
-	{
-		BatchItem  *batch = batch_prepare(request->arguments, &request->count);
-
-		for (int i = 0; i < request->count; i++)
-			batch[i].trigger.is_awaited = true;
-		batch_run(batch, request->count);
-		request->targets = MemoryContextAllocExtended(context,
-													  Max(request->count, 1) * sizeof(WaitTarget),
-													  MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-		for (int i = 0; i < request->count; i++)
-		{
-			request->targets[i].id = batch[i].result.run_id;
-			request->targets[i].is_cached = batch[i].result.is_cached;
-			request->targets[i].status = batch[i].result.status;
-			request->targets[i].has_ended = batch[i].result.is_cached &&
-				run_status_is_settled(batch[i].result.status);
-			/* a repeated key: the run is new, and marked, all the same */
-			request->targets[i].is_new = !batch[i].result.is_cached ||
-				store_is_uncommitted(STORE_RUN, UUIDPGetDatum(&batch[i].result.run_id));
-			target_may_expire(&request->targets[i], &batch[i].trigger);
-		}
-	}
+		wait_trigger_batch(request);
+	AtEOXact_GUC(true, nest_level);
+	SetUserIdAndSecContext(role, security_context);
 }
 
 /*

@@ -38,6 +38,16 @@ typedef struct WaitRequest
 	pg_uuid_t	run_id;			/* who waits */
 	int			attempt;
 	int			steady_attempt;
+
+	NullableDatum what;			/* uuid: what the wait was counted under */
+	NullableDatum keyless;		/* uuid: and its trigger, which has no key */
+
+	/* what a trigger depends on, when the worker does it */
+	Oid			role;
+	int			security_context;
+	const char *time_zone;
+	const char *date_style;
+	const char *interval_style;
 } WaitRequest;
 
 /* How a wait has ended */
@@ -65,7 +75,8 @@ typedef struct RunAnswer
 /* For what suspends the run that this session executes */
 extern WaitRequest *wait_request(WaitKind kind, const void *name, int length, bool is_counted,
 								 text *shown);
-extern int	wait_count_keyless(const char *task_id);
+extern text *wait_keyless_key(const char *task_id, pg_uuid_t *keyless);
+extern void wait_is_keyless(WaitRequest *request, const pg_uuid_t *keyless);
 extern bool wait_find_answer(WaitRequest *request, WaitAnswer *answer);
 extern void wait_remember(const WaitRequest *request, const WaitTarget *targets, int count);
 extern WaitTarget *wait_batch_targets(const pg_uuid_t *wait_id, int *count);

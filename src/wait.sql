@@ -1,6 +1,9 @@
 -- Waits of runs.  A run that waits has no worker; its queue entry names the wait
 -- and tells when it is over by the clock.  ended_at is written when the run waits
 -- for the next thing or is final: until then the entry knows how the wait ended.
+-- what (and keyless, of a trigger without a key) is the same for waits that are
+-- numbered because they may be asked for more than once; passed_attempt is the last
+-- attempt in which a transaction of an application has passed it.
 CREATE TABLE trigger_idem.wait (
 	run_id uuid NOT NULL,
 	wait_id uuid NOT NULL,
@@ -15,6 +18,9 @@ CREATE TABLE trigger_idem.wait (
 	ended_at timestamptz,
 	timed_out boolean,
 	status trigger_idem.run_status,
+	what uuid,
+	keyless uuid,
+	passed_attempt int,
 	CONSTRAINT wait_pkey PRIMARY KEY (run_id, wait_id)
 );
 
@@ -100,7 +106,8 @@ CREATE FUNCTION trigger_idem.run_wait(
 	timeout interval DEFAULT NULL,
 	OUT status trigger_idem.run_status,
 	OUT output jsonb,
-	OUT error jsonb)
+	OUT error jsonb,
+	OUT timed_out boolean)
 RETURNS record
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'trigger_idem_run_wait';

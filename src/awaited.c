@@ -262,25 +262,36 @@ awaited_check(void)
 	return told;
 }
 
-/* Does another run that is not final wait for this one? */
+/* Does this one wait for it at the moment? */
+static bool
+waiter_waits(const Waiter *waiter, Snapshot snapshot)
+{
+	Datum		values[ENTRY_COLUMNS];
+	bool		nulls[ENTRY_COLUMNS];
+
+	return store_fetch(STORE_QUEUE_ENTRY, UUIDPGetDatum(&waiter->run_id), snapshot, values, nulls) &&
+		run_entry_is_waiting(values, nulls) &&
+		memcmp(DatumGetUUIDP(values[ENTRY_WAIT_ID - 1]), &waiter->wait_id, sizeof(pg_uuid_t)) == 0;
+}
+
+/* Does a run that is none of these wait for a target? */
 bool
-awaited_by_others(const pg_uuid_t *target, const pg_uuid_t *run_id)
+awaited_by_others(const pg_uuid_t *target, const List *runs)
 {
 	Snapshot	snapshot = store_latest_snapshot();
 	ListCell   *cell;
+	ListCell   *run;
 	bool		is_awaited = false;
 
 	foreach(cell, waiters_list(STORE_TARGET, target))
 	{
 		const Waiter *waiter = lfirst(cell);
-		Datum		values[ENTRY_COLUMNS];
-		bool		nulls[ENTRY_COLUMNS];
+		bool		is_one_of_these = false;
 
-		if (memcmp(&waiter->run_id, run_id, sizeof(pg_uuid_t)) != 0 &&
-			store_fetch(STORE_QUEUE_ENTRY, UUIDPGetDatum(&waiter->run_id), snapshot, values, nulls) &&
-			run_entry_is_waiting(values, nulls) &&
-			memcmp(DatumGetUUIDP(values[ENTRY_WAIT_ID - 1]), &waiter->wait_id,
-				   sizeof(pg_uuid_t)) == 0)
+		foreach(run, runs)
+			if (memcmp(lfirst(run), &waiter->run_id, sizeof(pg_uuid_t)) == 0)
+			is_one_of_these = true;
+		if (!is_one_of_these && waiter_waits(waiter, snapshot))
 			is_awaited = true;
 	}
 	UnregisterSnapshot(snapshot);

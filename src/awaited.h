@@ -24,6 +24,6 @@ typedef struct WaitTarget
 extern void awaited_mark(WaitTarget *target, bool is_token);
 extern void awaited_ended(const pg_uuid_t *target);
 extern int	awaited_check(void);
-extern bool awaited_by_others(const pg_uuid_t *target, const pg_uuid_t *run_id);
+extern bool awaited_by_others(const pg_uuid_t *target, const List *runs);
 
 #endif							/* TRIGGER_IDEM_AWAITED_H */

@@ -589,8 +589,8 @@ claim_runs(Claimer *claimer, int max_runs)
 		ClaimedRun *run = lfirst(cell);
 
 		run_read_payload(run);
-		if (run->wait.has_ended && run->wait.timed_out)
-			wait_note_timeout(&run->run_id, &run->wait.wait_id);
+		if (run->wait.by_this_claim)
+			wait_note_timeout(&run->run_id, &run->wait);
 	}
 	return claimed;
 }

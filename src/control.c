@@ -206,24 +206,13 @@ run_children(const pg_uuid_t *run_id)
 	return children;
 }
 
-/*
- * Cancel a run and its unfinished children, but for those that another run waits
- * for; false when it was final.  A worker's
- * transaction is not waited for, but whoever is just committing gets a second.
- */
+/* Cancel a run; false when it was final.  Whoever is just committing gets a second. */
 static bool
-run_cancel_tree(const pg_uuid_t *run_id)
+run_cancel_one(const pg_uuid_t *run_id)
 {
 	bool		is_final = false;
 	bool		was_canceled;
-	ListCell   *cell;
 
-	check_stack_depth();
-	if (current_run() && memcmp(&current_run()->run_id, run_id, sizeof(pg_uuid_t)) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("a run cannot cancel itself"),
-				 errhint("Raise an error with SQLSTATE TI006, or call run_fail(), to end it.")));
 	for (int i = 0; !(was_canceled = run_cancel_once(run_id, &is_final)) && !is_final; i++)
 	{
 		if (i == CANCEL_TRIES)
@@ -238,13 +227,69 @@ run_cancel_tree(const pg_uuid_t *run_id)
 		CHECK_FOR_INTERRUPTS();
 	}
 	if (was_canceled)
-	{
 		CommandCounterIncrement();
-		foreach(cell, run_children(run_id))
-			if (!awaited_by_others(lfirst(cell), run_id))
-			(void) run_cancel_tree(lfirst(cell));
-	}
 	return was_canceled;
+}
+
+static bool
+is_in_list(const List *runs, const pg_uuid_t *run_id)
+{
+	ListCell   *cell;
+
+	foreach(cell, runs)
+		if (memcmp(lfirst(cell), run_id, sizeof(pg_uuid_t)) == 0)
+		return true;
+	return false;
+}
+
+/*
+ * A run with its unfinished children, and theirs, but for those that another run
+ * waits for, which is none of these.
+ */
+static List *
+run_family(pg_uuid_t *run_id)
+{
+	List	   *family = list_make1(run_id);
+	bool		has_grown;
+	ListCell   *cell;
+	ListCell   *child;
+
+	do
+	{
+		List	   *found = NIL;
+
+		foreach(cell, family)
+			foreach(child, run_children(lfirst(cell)))
+			if (!is_in_list(family, lfirst(child)) && !is_in_list(found, lfirst(child)) &&
+				!awaited_by_others(lfirst(child), family))
+			found = lappend(found, lfirst(child));
+		has_grown = found != NIL;
+		family = list_concat(family, found);
+		CHECK_FOR_INTERRUPTS();
+	} while (has_grown);
+	return family;
+}
+
+/*
+ * Cancel a run and its family; false when it was final.  A worker's transaction is
+ * not waited for.
+ */
+static bool
+run_cancel_family(pg_uuid_t *run_id)
+{
+	List	   *family = run_family(run_id);
+	ListCell   *cell;
+
+	if (current_run() && is_in_list(family, &current_run()->run_id))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("a run cannot cancel itself"),
+				 errhint("Raise an error with SQLSTATE TI006, or call run_fail(), to end it.")));
+	if (!run_cancel_one(run_id))
+		return false;
+	for_each_from(cell, family, 1)
+		(void) run_cancel_one(lfirst(cell));
+	return true;
 }
 
 /* run_cancel(run_id uuid): true if the run was not final */
@@ -259,7 +304,7 @@ trigger_idem_run_cancel(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("run_cancel()");
 	store_pin();
 	run_require_visible(run_id, values, nulls);
-	PG_RETURN_BOOL(run_cancel_tree(run_id));
+	PG_RETURN_BOOL(run_cancel_family(run_id));
 }
 
 /* The options of a run that exists; what is to be due is due now. */

@@ -280,6 +280,7 @@ run_begin_attempt(StoreWalk *entry, const char *worker_id, int64 worker_token,
 {
 	Datum		values[ENTRY_COLUMNS];
 	bool		nulls[ENTRY_COLUMNS];
+	bool		by_this_claim;
 
 	transition_check(run_entry_status(entry->slot, now), RUN_EXECUTING);
 	slot_getallattrs(entry->slot);
@@ -302,9 +303,11 @@ run_begin_attempt(StoreWalk *entry, const char *worker_id, int64 worker_token,
 	if (nulls[ENTRY_FIRST_STARTED_AT - 1])
 		SET(ENTRY_FIRST_STARTED_AT, TimestampTzGetDatum(now));
 	/* the wait is over, by the clock: from here on that is its answer */
-	if (!nulls[ENTRY_WAIT_ID - 1] && nulls[ENTRY_WAIT_OVER - 1])
+	by_this_claim = !nulls[ENTRY_WAIT_ID - 1] && nulls[ENTRY_WAIT_OVER - 1];
+	if (by_this_claim)
 		SET(ENTRY_WAIT_OVER, BoolGetDatum(false));
 	run_entry_wait(values, nulls, &claimed->wait);
+	claimed->wait.by_this_claim = by_this_claim;
 	SET(ENTRY_ORD, TimestampTzGetDatum(DT_NOEND));
 #undef SET
 	store_walk_update(entry, values, nulls);

@@ -38,6 +38,7 @@ typedef struct EndedWait
 	bool		has_ended;		/* else there is none */
 	pg_uuid_t	wait_id;
 	bool		timed_out;
+	bool		by_this_claim;	/* it is the clock that has ended it, now */
 	TimestampTz ended_at;
 } EndedWait;
 

@@ -178,6 +178,17 @@ token_is_over(const Datum *values, const bool *nulls)
 		 DatumGetTimestampTz(values[WAIT_TOKEN_EXPIRES_AT - 1]) <= GetCurrentTimestamp());
 }
 
+/* Was it completed, before its time was over? */
+bool
+token_is_completed(const pg_uuid_t *token, Snapshot snapshot)
+{
+	Datum		values[WAIT_TOKEN_COLUMNS];
+	bool		nulls[WAIT_TOKEN_COLUMNS];
+
+	return store_fetch(STORE_WAIT_TOKEN, UUIDPGetDatum(token), snapshot, values, nulls) &&
+		!nulls[WAIT_TOKEN_COMPLETED_AT - 1];
+}
+
 /* wait_token_complete(token uuid, output jsonb) */
 Datum
 trigger_idem_wait_token_complete(PG_FUNCTION_ARGS)

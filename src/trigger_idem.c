@@ -19,6 +19,7 @@
 #include "store.h"
 #include "task.h"
 #include "trigger_idem.h"
+#include "wait.h"
 #include "wake.h"
 
 #define SHARD_MAX 1023
@@ -105,5 +106,6 @@ _PG_init(void)
 	current_init();
 	routine_init();
 	step_init();
+	wait_init();
 	MarkGUCPrefixReserved("trigger_idem");
 }

@@ -36,6 +36,7 @@
 #include "statement.h"
 #include "step.h"
 #include "store.h"
+#include "token.h"
 #include "trigger.h"
 #include "wait.h"
 #include "wake.h"
@@ -57,12 +58,21 @@ typedef struct WaitCounter
 	int			count;
 } WaitCounter;
 
+/* A savepoint that an application rolls back did not count. */
+typedef struct Counted
+{
+	pg_uuid_t	what;
+	int			nest_level;
+} Counted;
+
 /* What the current run has waited for, and asks to wait for; see current.h */
 typedef struct WaitState
 {
 	HTAB	   *answers;		/* of waits that are over; NULL: not loaded
 								 * yet */
 	HTAB	   *counters;
+	List	   *counted;		/* Counted: by this transaction of an
+								 * application */
 	WaitRequest *request;		/* of a handler: it shall wait */
 	List	   *remembered;		/* WaitRequest: over without having waited */
 } WaitState;
@@ -116,7 +126,51 @@ wait_count(const pg_uuid_t *what)
 	answers_require(run);
 	counter = hash_search(run->waits->counters, what, HASH_ENTER, &found);
 	counter->count = found ? counter->count + 1 : 1;
+	if (run->is_entered)
+	{
+		MemoryContext caller = MemoryContextSwitchTo(run->context);
+		Counted    *counted = palloc(sizeof(Counted));
+
+		counted->what = *what;
+		counted->nest_level = GetCurrentTransactionNestLevel();
+		run->waits->counted = lappend(run->waits->counted, counted);
+		MemoryContextSwitchTo(caller);
+	}
 	return counter->count;
+}
+
+static void
+wait_subxact_callback(SubXactEvent event, SubTransactionId subid, SubTransactionId parent,
+					  void *arg)
+{
+	CurrentRun *run = current_run();
+	int			level = GetCurrentTransactionNestLevel();
+	ListCell   *cell;
+
+	if (run == NULL || !run->is_entered || run->waits == NULL ||
+		(event != SUBXACT_EVENT_ABORT_SUB && event != SUBXACT_EVENT_COMMIT_SUB))
+		return;
+	foreach(cell, run->waits->counted)
+	{
+		Counted    *counted = lfirst(cell);
+		WaitCounter *counter;
+
+		if (counted->nest_level < level)
+			continue;
+		counted->nest_level = level - 1;
+		if (event == SUBXACT_EVENT_COMMIT_SUB)
+			continue;
+		counter = hash_search(run->waits->counters, &counted->what, HASH_FIND, NULL);
+		counter->count--;
+		run->waits->counted = foreach_delete_current(run->waits->counted, cell);
+	}
+}
+
+/* Called once, when the library is loaded. */
+void
+wait_init(void)
+{
+	RegisterSubXactCallback(wait_subxact_callback, NULL);
 }
 
 /*
@@ -923,42 +977,71 @@ static Statement note_status = {
 	.argtypes = {UUIDOID, UUIDOID, TEXTOID}
 };
 
-/*
- * A wait was ended by the clock.  If it was for a run, the status that it has now
- * is part of the answer.
- */
-void
-wait_note_timeout(const pg_uuid_t *run_id, const pg_uuid_t *wait_id)
+static Statement note_end = {
+	.sql = "UPDATE trigger_idem.queue_entry SET wait_over = true "
+	"WHERE run_id OPERATOR(pg_catalog.=) $1",
+	.expected = SPI_OK_UPDATE,
+	.argtypes = {UUIDOID}
+};
+
+/* What a wait of a run is for, if that is one run or token */
+static bool
+wait_find_target(const pg_uuid_t *run_id, const pg_uuid_t *wait_id, Snapshot snapshot,
+				 WaitKind *kind, pg_uuid_t *target)
 {
-	Snapshot	snapshot = store_latest_snapshot();
 	StoreLookup lookup;
 	bool		found;
-	bool		isnull;
-	bool		is_for_run = false;
-	pg_uuid_t	target;
-	RunStatus	status;
+	bool		isnull = true;
 
 	for (found = store_lookup(&lookup, STORE_WAIT, UUIDPGetDatum(run_id), snapshot);
-		 found && !is_for_run; found = store_lookup_next(&lookup))
+		 found; found = store_lookup_next(&lookup))
 	{
+		Datum		value;
+
 		if (memcmp(DatumGetUUIDP(slot_getattr(lookup.slot, WAIT_WAIT_ID, &isnull)), wait_id,
 				   sizeof(pg_uuid_t)) != 0)
 			continue;
-		is_for_run = kind_parse(TextDatumGetCString(slot_getattr(lookup.slot, WAIT_KIND, &isnull))) ==
-			WAIT_FOR_RUN && slot_attisnull(lookup.slot, WAIT_STATUS);
-		if (is_for_run)
-			target = *DatumGetUUIDP(slot_getattr(lookup.slot, WAIT_TARGET, &isnull));
+		*kind = kind_parse(TextDatumGetCString(slot_getattr(lookup.slot, WAIT_KIND, &isnull)));
+		value = slot_getattr(lookup.slot, WAIT_TARGET, &isnull);
+		if (!isnull)
+			*target = *DatumGetUUIDP(value);
+		break;
 	}
 	store_lookup_end(&lookup);
-	if (is_for_run && run_find_status(&target, snapshot, &status))
-	{
-		OwnerScope	scope;
-		Datum		values[3] = {UUIDPGetDatum(run_id), UUIDPGetDatum(wait_id),
-		CStringGetTextDatum(run_status_name(status))};
+	return found && !isnull;
+}
 
+/*
+ * A run was claimed, and its wait ended by the clock.  Has its target ended in the
+ * meantime, and nobody could tell?  Then that is the answer.  If not, the status
+ * that a run has now is part of it.
+ */
+void
+wait_note_timeout(const pg_uuid_t *run_id, EndedWait *wait)
+{
+	Snapshot	snapshot = store_latest_snapshot();
+	WaitKind	kind;
+	pg_uuid_t	target;
+	RunStatus	status = RUN_QUEUED;
+	Datum		values[3];
+	OwnerScope	scope;
+
+	if (wait_find_target(run_id, &wait->wait_id, snapshot, &kind, &target))
+	{
+		if (kind == WAIT_FOR_TOKEN)
+			wait->timed_out = !token_is_completed(&target, snapshot);
+		else
+			wait->timed_out = run_find_status(&target, snapshot, &status) &&
+				!RUN_STATUS_IS_FINAL(status);
+		values[0] = UUIDPGetDatum(run_id);
+		values[1] = UUIDPGetDatum(&wait->wait_id);
+		values[2] = CStringGetTextDatum(run_status_name(status));
 		owner_begin(&scope);
 		scope_see_latest(&scope);
-		statement_run(&note_status, values, NULL);
+		if (!wait->timed_out)
+			statement_run(&note_end, values, NULL);
+		else if (kind == WAIT_FOR_RUN)
+			statement_run(&note_status, values, NULL);
 		owner_end(&scope);
 	}
 	UnregisterSnapshot(snapshot);

@@ -85,12 +85,13 @@ extern void wait_begin(WaitRequest *request);
 extern void wait_run_answer(const pg_uuid_t *run_id, RunStatus known, RunAnswer *answer);
 
 /* For who executes it */
+extern void wait_init(void);
 extern bool wait_has_begun(const CurrentRun *run);
 extern void wait_check_not_begun(void);
 extern void wait_record(WaitRequest *request, AttemptResult *result, RunOutcome *outcome);
 extern void wait_suspend(CurrentRun *run, AttemptResult *result);
 extern void wait_record_remembered(const CurrentRun *run);
 
-extern void wait_note_timeout(const pg_uuid_t *run_id, const pg_uuid_t *wait_id);
+extern void wait_note_timeout(const pg_uuid_t *run_id, EndedWait *wait);
 
 #endif							/* TRIGGER_IDEM_WAIT_H */

@@ -258,7 +258,6 @@ trigger_idem_trigger_task_and_wait(PG_FUNCTION_ARGS)
 	if (run == NULL)
 		return task_and_wait_outside(fcinfo, &trigger);
 
-	PreventCommandIfReadOnly("trigger_task_and_wait()");
 	request = wait_request(WAIT_FOR_TASK, trigger.key_id.data, UUID_LEN, true,
 						   cstring_to_text(trigger.task->task_id));
 	if (is_keyless)
@@ -374,7 +373,6 @@ trigger_idem_batch_trigger_task_and_wait(PG_FUNCTION_ARGS)
 		return (Datum) 0;
 	}
 
-	PreventCommandIfReadOnly("batch_trigger_task_and_wait()");
 	task_id = TextDatumGetCString(arguments[BATCH_TASK_ID].value);
 	key = DatumGetTextPP(arguments[BATCH_IDEMPOTENCY_KEY].value);
 	request = wait_request(WAIT_FOR_BATCH, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key), true,
@@ -477,7 +475,6 @@ trigger_idem_run_wait(PG_FUNCTION_ARGS)
 		wait_remember(request, &target, 1);
 		return run_wait_answer(fcinfo, &target.id, RUN_WAIT_FINAL, NULL);
 	}
-	PreventCommandIfReadOnly("run_wait()");
 	await_refuse_own(STORE_QUEUE_ENTRY, &target.id, "run");
 	request->until = until;
 	request->targets = MemoryContextAlloc(current_run()->context, sizeof(WaitTarget));
@@ -502,7 +499,6 @@ sleep_until(text *key, TimestampTz until, const char *function)
 				(errcode(ERRCODE_NO_CURRENT_RUN),
 				 errmsg("%s is called outside a run", function),
 				 errhint("Outside a run, pg_sleep_for() and pg_sleep_until() wait.")));
-	PreventCommandIfReadOnly(function);
 	request = wait_request(WAIT_FOR_TIME, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key), false, key);
 	if (wait_find_answer(request, &answer))
 		return answer.until;

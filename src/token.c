@@ -306,7 +306,6 @@ trigger_idem_wait_for_token(PG_FUNCTION_ARGS)
 		wait_remember(request, &target, 1);
 		return token_answer(fcinfo, &token, false);
 	}
-	PreventCommandIfReadOnly("wait_for_token()");
 	await_refuse_own(STORE_WAIT_TOKEN, &token, "token");
 	request->until = until;
 	request->targets = MemoryContextAllocZero(run->context, sizeof(WaitTarget));

@@ -922,6 +922,7 @@ wait_begin(WaitRequest *request)
 {
 	CurrentRun *run = current_run();
 
+	PreventCommandIfReadOnly("a wait");
 	if (run->is_entered)
 	{
 		if (request->arguments)

@@ -46,7 +46,7 @@ INSERT INTO contract_function (kind, name, arguments, result, volatility, parall
 ('f', 'queue_pause', 'queue text', 'void', 'v', 'u'),
 ('f', 'queue_resume', 'queue text', 'void', 'v', 'u'),
 ('f', 'trigger_task_and_wait', 'task_id text, payload jsonb DEFAULT NULL::jsonb, idempotency_key text DEFAULT NULL::text, idempotency_key_ttl interval DEFAULT NULL::interval, delay interval DEFAULT NULL::interval, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, ttl interval DEFAULT NULL::interval, priority integer DEFAULT 0, queue text DEFAULT NULL::text, concurrency_key text DEFAULT NULL::text, max_attempts integer DEFAULT NULL::integer, tags text[] DEFAULT NULL::text[], metadata jsonb DEFAULT NULL::jsonb, environment text DEFAULT NULL::text, idempotency_key_scope text DEFAULT ''global''::text, OUT run_id uuid, OUT is_cached boolean, OUT status trigger_idem.run_status, OUT output jsonb, OUT error jsonb', 'record', 'v', 'u'),
-('f', 'run_wait', 'run_id uuid, timeout interval DEFAULT NULL::interval, OUT status trigger_idem.run_status, OUT output jsonb, OUT error jsonb', 'record', 'v', 'u'),
+('f', 'run_wait', 'run_id uuid, timeout interval DEFAULT NULL::interval, OUT status trigger_idem.run_status, OUT output jsonb, OUT error jsonb, OUT timed_out boolean', 'record', 'v', 'u'),
 ('f', 'wait_for', 'key text, duration interval', 'timestamp with time zone', 'v', 'u'),
 ('f', 'wait_until', 'key text, wake_at timestamp with time zone', 'timestamp with time zone', 'v', 'u'),
 ('f', 'wait_token_create', 'idempotency_key text DEFAULT NULL::text, timeout interval DEFAULT NULL::interval, environment text DEFAULT NULL::text, OUT token uuid, OUT is_cached boolean', 'record', 'v', 'u'),

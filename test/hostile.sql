@@ -66,6 +66,9 @@ CREATE TABLE hostile.run (LIKE trigger_idem.run);
 CREATE TABLE hostile.task (LIKE trigger_idem.task);
 CREATE TABLE hostile.queue_entry (LIKE trigger_idem.queue_entry);
 CREATE TABLE hostile.idempotency_key (LIKE trigger_idem.idempotency_key);
+CREATE TABLE hostile.wait (LIKE trigger_idem.wait);
+CREATE TABLE hostile.awaited (LIKE trigger_idem.awaited);
+CREATE TABLE hostile.wait_token (LIKE trigger_idem.wait_token);
 CREATE TYPE hostile.run_status AS ENUM ('owned');
 
 GRANT USAGE ON SCHEMA hostile TO PUBLIC;

@@ -850,8 +850,9 @@ wait_record_remembered(const CurrentRun *run)
 {
 	ListCell   *cell;
 
-	if (run->waits == NULL)
+	if (run->waits == NULL || run->waits->remembered == NIL)
 		return;
+	PushActiveSnapshot(GetTransactionSnapshot());
 	foreach(cell, run->waits->remembered)
 	{
 		WaitRequest *request = lfirst(cell);
@@ -862,6 +863,7 @@ wait_record_remembered(const CurrentRun *run)
 			awaited_insert(request, i);
 		CommandCounterIncrement();
 	}
+	PopActiveSnapshot();
 	run->waits->remembered = NIL;
 }
 
@@ -876,6 +878,7 @@ wait_suspend(CurrentRun *run, AttemptResult *result)
 	WaitRequest *request = run->waits->request;
 
 	run->waits->request = NULL;
+	PushActiveSnapshot(GetTransactionSnapshot());
 	/* what is triggered is triggered by this run */
 	current_run_set(run);
 	wait_record(request, result, &outcome);
@@ -883,6 +886,7 @@ wait_suspend(CurrentRun *run, AttemptResult *result)
 	wait_record_remembered(run);
 	if (!run_end_attempt(&run->run_id, run->attempt, result, &outcome))
 		current_stale_error(&run->run_id, run->attempt);
+	PopActiveSnapshot();
 }
 
 /* ---------- Beginning to wait ---------- */

@@ -77,9 +77,7 @@ typedef struct WaitState
 	List	   *remembered;		/* WaitRequest: over without having waited */
 } WaitState;
 
-static void answers_require(CurrentRun *run);
-
-/* ---------- What is waited for ---------- */
+/* ---------- What the run has waited for ---------- */
 
 static WaitState *
 wait_state(CurrentRun *run)
@@ -95,6 +93,102 @@ wait_state(CurrentRun *run)
 	}
 	return run->waits;
 }
+
+static WaitKind
+kind_parse(const char *name)
+{
+	for (int i = 0; i < WAIT_KINDS; i++)
+		if (strcmp(name, kind_names[i]) == 0)
+			return (WaitKind) i;
+	elog(ERROR, "unknown kind of wait");
+}
+
+/* Read the row of a wait that the current run has ended; false if it has not. */
+static bool
+answer_read(const CurrentRun *run, TupleTableSlot *row, WaitAnswer *answer)
+{
+	Datum		values[WAIT_COLUMNS];
+	bool		nulls[WAIT_COLUMNS];
+	bool		is_last;
+
+	slot_getallattrs(row);
+	memcpy(values, row->tts_values, sizeof(values));
+	memcpy(nulls, row->tts_isnull, sizeof(nulls));
+	memset(answer, 0, sizeof(*answer));
+	answer->wait_id = *DatumGetUUIDP(values[WAIT_WAIT_ID - 1]);
+	is_last = run->last_wait.has_ended &&
+		memcmp(&run->last_wait.wait_id, &answer->wait_id, sizeof(pg_uuid_t)) == 0;
+	if (nulls[WAIT_ENDED_AT - 1] && !is_last)
+		return false;
+
+	answer->kind = kind_parse(TextDatumGetCString(values[WAIT_KIND - 1]));
+	answer->steady_attempt = DatumGetInt32(values[WAIT_STEADY_ATTEMPT - 1]);
+	if (!nulls[WAIT_TARGET - 1])
+		answer->target = *DatumGetUUIDP(values[WAIT_TARGET - 1]);
+	answer->is_cached = !nulls[WAIT_IS_CACHED - 1] && DatumGetBool(values[WAIT_IS_CACHED - 1]);
+	answer->until = nulls[WAIT_UNTIL - 1] ? DT_NOEND : DatumGetTimestampTz(values[WAIT_UNTIL - 1]);
+	if (nulls[WAIT_ENDED_AT - 1])
+		answer->timed_out = run->last_wait.timed_out;
+	else
+		answer->timed_out = !nulls[WAIT_TIMED_OUT - 1] && DatumGetBool(values[WAIT_TIMED_OUT - 1]);
+	answer->has_status = !nulls[WAIT_STATUS - 1];
+	if (answer->has_status)
+		answer->status = run_status_from_oid(DatumGetObjectId(values[WAIT_STATUS - 1]));
+	return true;
+}
+
+/* An application has passed this wait before, in the present attempt: count it. */
+static void
+answer_count(WaitState *state, TupleTableSlot *row, int column)
+{
+	bool		isnull;
+	Datum		what = slot_getattr(row, column, &isnull);
+	bool		found;
+	WaitCounter *counter;
+
+	if (isnull)
+		return;
+	counter = hash_search(state->counters, DatumGetUUIDP(what), HASH_ENTER, &found);
+	counter->count = found ? counter->count + 1 : 1;
+}
+
+/* Know what this and earlier attempts have waited for. */
+static void
+answers_require(CurrentRun *run)
+{
+	WaitState  *state = wait_state(run);
+	HASHCTL		info = {.keysize = sizeof(pg_uuid_t),.entrysize = sizeof(WaitAnswer),.hcxt = run->context};
+	HTAB	   *answers;
+	Snapshot	snapshot;
+	StoreLookup lookup;
+	bool		found;
+
+	if (state->answers)
+		return;
+	answers = hash_create("trigger_idem waits", 16, &info, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	snapshot = store_latest_snapshot();
+	for (found = store_lookup(&lookup, STORE_WAIT, UUIDPGetDatum(&run->run_id), snapshot);
+		 found; found = store_lookup_next(&lookup))
+	{
+		WaitAnswer	answer;
+		bool		isnull;
+		int			passed = DatumGetInt32(slot_getattr(lookup.slot, WAIT_PASSED_ATTEMPT, &isnull));
+
+		if (answer_read(run, lookup.slot, &answer))
+			*(WaitAnswer *) hash_search(answers, &answer.wait_id, HASH_ENTER, NULL) = answer;
+		if (!isnull && passed == run->attempt)
+		{
+			answer_count(state, lookup.slot, WAIT_WHAT);
+			answer_count(state, lookup.slot, WAIT_KEYLESS);
+		}
+		CHECK_FOR_INTERRUPTS();
+	}
+	store_lookup_end(&lookup);
+	UnregisterSnapshot(snapshot);
+	state->answers = answers;
+}
+
+/* ---------- What it asks for ---------- */
 
 /* The id of the number-th thing of a kind and a name in the current step */
 static void
@@ -250,100 +344,6 @@ wait_request(WaitKind kind, const void *name, int length, bool is_counted, text 
 }
 
 /* ---------- Answers ---------- */
-
-static WaitKind
-kind_parse(const char *name)
-{
-	for (int i = 0; i < WAIT_KINDS; i++)
-		if (strcmp(name, kind_names[i]) == 0)
-			return (WaitKind) i;
-	elog(ERROR, "unknown kind of wait");
-}
-
-/* Read the row of a wait that the current run has ended; false if it has not. */
-static bool
-answer_read(const CurrentRun *run, TupleTableSlot *row, WaitAnswer *answer)
-{
-	Datum		values[WAIT_COLUMNS];
-	bool		nulls[WAIT_COLUMNS];
-	bool		is_last;
-
-	slot_getallattrs(row);
-	memcpy(values, row->tts_values, sizeof(values));
-	memcpy(nulls, row->tts_isnull, sizeof(nulls));
-	memset(answer, 0, sizeof(*answer));
-	answer->wait_id = *DatumGetUUIDP(values[WAIT_WAIT_ID - 1]);
-	is_last = run->last_wait.has_ended &&
-		memcmp(&run->last_wait.wait_id, &answer->wait_id, sizeof(pg_uuid_t)) == 0;
-	if (nulls[WAIT_ENDED_AT - 1] && !is_last)
-		return false;
-
-	answer->kind = kind_parse(TextDatumGetCString(values[WAIT_KIND - 1]));
-	answer->steady_attempt = DatumGetInt32(values[WAIT_STEADY_ATTEMPT - 1]);
-	if (!nulls[WAIT_TARGET - 1])
-		answer->target = *DatumGetUUIDP(values[WAIT_TARGET - 1]);
-	answer->is_cached = !nulls[WAIT_IS_CACHED - 1] && DatumGetBool(values[WAIT_IS_CACHED - 1]);
-	answer->until = nulls[WAIT_UNTIL - 1] ? DT_NOEND : DatumGetTimestampTz(values[WAIT_UNTIL - 1]);
-	if (nulls[WAIT_ENDED_AT - 1])
-		answer->timed_out = run->last_wait.timed_out;
-	else
-		answer->timed_out = !nulls[WAIT_TIMED_OUT - 1] && DatumGetBool(values[WAIT_TIMED_OUT - 1]);
-	answer->has_status = !nulls[WAIT_STATUS - 1];
-	if (answer->has_status)
-		answer->status = run_status_from_oid(DatumGetObjectId(values[WAIT_STATUS - 1]));
-	return true;
-}
-
-/* An application has passed this wait before, in the present attempt: count it. */
-static void
-answer_count(WaitState *state, TupleTableSlot *row, int column)
-{
-	bool		isnull;
-	Datum		what = slot_getattr(row, column, &isnull);
-	bool		found;
-	WaitCounter *counter;
-
-	if (isnull)
-		return;
-	counter = hash_search(state->counters, DatumGetUUIDP(what), HASH_ENTER, &found);
-	counter->count = found ? counter->count + 1 : 1;
-}
-
-/* Know what this and earlier attempts have waited for. */
-static void
-answers_require(CurrentRun *run)
-{
-	WaitState  *state = wait_state(run);
-	HASHCTL		info = {.keysize = sizeof(pg_uuid_t),.entrysize = sizeof(WaitAnswer),.hcxt = run->context};
-	HTAB	   *answers;
-	Snapshot	snapshot;
-	StoreLookup lookup;
-	bool		found;
-
-	if (state->answers)
-		return;
-	answers = hash_create("trigger_idem waits", 16, &info, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	snapshot = store_latest_snapshot();
-	for (found = store_lookup(&lookup, STORE_WAIT, UUIDPGetDatum(&run->run_id), snapshot);
-		 found; found = store_lookup_next(&lookup))
-	{
-		WaitAnswer	answer;
-		bool		isnull;
-		int			passed = DatumGetInt32(slot_getattr(lookup.slot, WAIT_PASSED_ATTEMPT, &isnull));
-
-		if (answer_read(run, lookup.slot, &answer))
-			*(WaitAnswer *) hash_search(answers, &answer.wait_id, HASH_ENTER, NULL) = answer;
-		if (!isnull && passed == run->attempt)
-		{
-			answer_count(state, lookup.slot, WAIT_WHAT);
-			answer_count(state, lookup.slot, WAIT_KEYLESS);
-		}
-		CHECK_FOR_INTERRUPTS();
-	}
-	store_lookup_end(&lookup);
-	UnregisterSnapshot(snapshot);
-	state->answers = answers;
-}
 
 /* How does a final run answer?  If it is gone, its status is the one known. */
 void

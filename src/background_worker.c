@@ -130,6 +130,8 @@ trigger_idem_worker_main(Datum arg)
 	background_slot->latch = MyLatch;
 	background_slot->state = WORKER_BUSY;
 	slot = *background_slot;
+	/* the launcher starts one of a kind at a time: others may be wanted */
+	background_wake_launcher();
 	LWLockRelease(background->lock);
 	before_shmem_exit(worker_exit, (Datum) 0);
 

@@ -206,31 +206,6 @@ run_children(const pg_uuid_t *run_id)
 	return children;
 }
 
-/* Cancel a run; false when it was final.  Whoever is just committing gets a second. */
-static bool
-run_cancel_one(const pg_uuid_t *run_id)
-{
-	bool		is_final = false;
-	bool		was_canceled;
-
-	for (int i = 0; !(was_canceled = run_cancel_once(run_id, &is_final)) && !is_final; i++)
-	{
-		if (i == CANCEL_TRIES)
-			ereport(ERROR,
-					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-					 errmsg("run %s is locked", run_id_text(run_id)),
-					 errdetail("Whoever has locked it is about to commit."),
-					 errhint("Try again.")));
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, CANCEL_WAIT_MS,
-						 PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-	}
-	if (was_canceled)
-		CommandCounterIncrement();
-	return was_canceled;
-}
-
 static bool
 is_in_list(const List *runs, const pg_uuid_t *run_id)
 {
@@ -271,6 +246,57 @@ run_family(pg_uuid_t *run_id)
 }
 
 /*
+ * Is a member of a family, the first apart, waited for by others?  Its lock is ours
+ * after that, so that nobody begins to.  False, too, when somebody else has it.
+ */
+static bool
+run_is_kept(const pg_uuid_t *run_id, const List *family)
+{
+	StoreRow	row;
+
+	if (memcmp(run_id, linitial(family), sizeof(pg_uuid_t)) == 0)
+		return false;
+	if (awaited_by_others(run_id, family))
+		return true;
+	if (store_row_lock(&row, STORE_QUEUE_ENTRY, UUIDPGetDatum(run_id), LockWaitSkip) != STORE_LOCKED)
+		return false;
+	store_row_end(&row);
+	return awaited_by_others(run_id, family);
+}
+
+/*
+ * Cancel a member of a family; false when it is final, or kept.  Whoever is just
+ * committing gets a second.
+ */
+static bool
+run_cancel_one(const pg_uuid_t *run_id, const List *family)
+{
+	bool		is_final = false;
+
+	for (int i = 0; i <= CANCEL_TRIES; i++)
+	{
+		if (run_is_kept(run_id, family))
+			return false;
+		if (run_cancel_once(run_id, &is_final))
+		{
+			CommandCounterIncrement();
+			return true;
+		}
+		if (is_final)
+			return false;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, CANCEL_WAIT_MS,
+						 PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("run %s is locked", run_id_text(run_id)),
+			 errdetail("Whoever has locked it is about to commit."),
+			 errhint("Try again.")));
+}
+
+/*
  * Cancel a run and its family; false when it was final.  A worker's transaction is
  * not waited for.
  */
@@ -285,10 +311,10 @@ run_cancel_family(pg_uuid_t *run_id)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("a run cannot cancel itself"),
 				 errhint("Raise an error with SQLSTATE TI006, or call run_fail(), to end it.")));
-	if (!run_cancel_one(run_id))
+	if (!run_cancel_one(run_id, family))
 		return false;
 	for_each_from(cell, family, 1)
-		(void) run_cancel_one(lfirst(cell));
+		(void) run_cancel_one(lfirst(cell), family);
 	return true;
 }
 
@@ -401,6 +427,8 @@ Datum
 trigger_idem_queue_resume(PG_FUNCTION_ARGS)
 {
 	queue_run(fcinfo, &resume_queue);
+	/* who is to work it, a scan finds out */
 	wake_workers(text_to_cstring(PG_GETARG_TEXT_PP(0)), NULL);
+	wake_later(GetCurrentTimestamp());
 	PG_RETURN_VOID();
 }

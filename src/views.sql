@@ -100,7 +100,7 @@ COMMENT ON VIEW trigger_idem.steps IS 'Finished steps and their outputs';
 
 CREATE VIEW trigger_idem.waits WITH (security_barrier) AS
 SELECT w.run_id, w.path AS wait, w.kind, w.target, w.is_cached, w.attempt, w.started_at, w.until,
-	w.ended_at, w.timed_out
+	w.ended_at, CASE WHEN w.kind OPERATOR(pg_catalog.<>) 'time' THEN w.timed_out END AS timed_out
 FROM trigger_idem.wait w
 WHERE EXISTS (SELECT FROM trigger_idem.runs r WHERE r.run_id OPERATOR(pg_catalog.=) w.run_id);
 COMMENT ON VIEW trigger_idem.waits IS 'Waits of runs';

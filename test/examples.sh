@@ -129,7 +129,7 @@ unfinished="SELECT count(*) FROM trigger_idem.runs WHERE tags = ARRAY[:'name'] A
 # Orders are triggered twice each, with the same key.
 trigger_orders() {
 	sql -v name="$scenario" -v orders=$orders >/dev/null <<-'SQL'
-		TRUNCATE booking, payment;
+		TRUNCATE booking, payment, approval;
 		ALTER SEQUENCE refusals RESTART;
 		SELECT t.run_id FROM generate_series(1, 2) again, generate_series(1, :orders) o,
 			trigger_idem.trigger_task('order', jsonb_build_object('order_id', o), :'name' || o,
@@ -137,10 +137,10 @@ trigger_orders() {
 	SQL
 }
 
-# As a service supervisor would: start it again until there is nothing left.
+# As a service supervisor would: start it again until there is nothing left, or so much.
 work_all() {
 	local until=$((SECONDS + deadline))
-	until [ "$(sql -v name="$scenario" <<<"$unfinished")" = 0 ]; do
+	until [ "$(sql -v name="$scenario" <<<"$unfinished")" = "${1:-0}" ]; do
 		if [ $SECONDS -ge $until ]; then
 			echo "not ok - $scenario: runs are left"
 			sed 's/^/# /' "$work/worker.log"
@@ -232,6 +232,47 @@ test_bad_payload() {
 		"SELECT status, attempt, error->>'message' FROM trigger_idem.runs WHERE tags = ARRAY[:'name']"
 }
 
+# An order that has to be approved waits, without a worker.
+test_approval() {
+	trigger_orders
+	sql -v name="$scenario" >/dev/null <<-'SQL'
+		SELECT trigger_idem.trigger_task('order', jsonb_build_object('order_id', o, 'needs_approval', true), tags => ARRAY[:'name'])
+		FROM generate_series(101, 102) o;
+	SQL
+	work_all 2
+	is "what is to be approved waits" "waiting|2" \
+		"SELECT status, count(*) FROM trigger_idem.runs WHERE tags = ARRAY[:'name'] AND finished_at IS NULL GROUP BY 1"
+	is "all others were worked in the meantime" "$orders|t" \
+		"SELECT count(*), bool_and(order_id < 100) FROM booking JOIN payment USING (order_id, charge_id)"
+
+	# the next worker is killed when it goes on; another one is woken, not polling
+	lock booking
+	sql >/dev/null <<<"SELECT trigger_idem.wait_token_complete(token, '{\"approved\": true}') FROM approval WHERE order_id = 101"
+	start_worker
+	wait_for_writer booking
+	kill_worker
+	unlock
+	wait_for_no_writer booking
+	work_all 1
+	POLL_SECONDS=$((deadline * 10)) start_worker
+	wait_for "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND query = 'LISTEN trigger_idem')"
+	sql >/dev/null <<-'SQL'
+		SET trigger_idem.notify = on;
+		SELECT trigger_idem.wait_token_complete(token, '{"approved": false}') FROM approval WHERE order_id = 102;
+	SQL
+	wait_for "SELECT ($unfinished) = 0"
+	kill -TERM "$worker"
+	end_worker "it ends on SIGTERM"
+	is "one is approved and one refused; a wait is no failure" \
+		"101|completed||waiting crashed completed|102|failed|not approved|waiting failed" \
+		"SELECT string_agg(concat_ws('|', payload->>'order_id', status, COALESCE(error->>'message', ''), (SELECT string_agg(a.status, ' ' ORDER BY attempt)
+		 FROM trigger_idem.attempts a WHERE a.run_id = r.run_id)), '|' ORDER BY payload->>'order_id')
+		 FROM trigger_idem.runs r WHERE tags = ARRAY[:'name'] AND payload ? 'needs_approval'"
+	is "each was asked for once" "101 102" "SELECT string_agg(order_id::text, ' ' ORDER BY order_id) FROM approval"
+	is "what is approved is charged and booked once, the other is not" "101|1" \
+		"SELECT order_id, sum(calls) FROM booking JOIN payment USING (order_id, charge_id) WHERE order_id > 100 GROUP BY 1"
+}
+
 # With a poll that would take longer than the test
 test_notify() {
 	POLL_SECONDS=$((deadline * 10)) start_worker
@@ -284,6 +325,7 @@ command=(node "$work/node/worker.js")
 scenario=js test_killed
 scenario=js_term test_terminated released
 scenario=js_bad test_bad_payload
+scenario=js_approval test_approval
 scenario=js_notify test_notify
 
 command=("$examples/worker.sh")

@@ -3,6 +3,10 @@
 
 CREATE TABLE booking (order_id int, charge_id text, run_id uuid);
 
+-- Orders with {"needs_approval": true} wait until somebody completes their token. Only
+-- worker.js knows of them.
+CREATE TABLE approval (order_id int, token uuid PRIMARY KEY);
+
 -- Stands for a payment service outside, which charges once for each key.
 CREATE TABLE payment (
 	idempotency_key text PRIMARY KEY,

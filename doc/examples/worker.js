@@ -23,6 +23,13 @@ async function order (run, signal) {
   const orderId = run.payload?.order_id
   if (!Number.isInteger(orderId)) throw Object.assign(new Error('no order_id'), { retry: false })
 
+  if (run.payload.needs_approval) {
+    const token = await once(run, 'ask', key => ask(key, orderId))
+    const approval = await waitForToken(run, token)
+    if (approval.ok === null) return // the run waits, and nobody works it; we go on with others
+    if (!approval.output?.approved) throw Object.assign(new Error('not approved'), { retry: false })
+  }
+
   const charge = await once(run, 'charge', key => pay(key, orderId, signal))
   signal.throwIfAborted()
 
@@ -32,6 +39,14 @@ async function order (run, signal) {
     await client.query('SELECT trigger_idem.run_complete($1, $2, $3)',
       [run.run_id, run.attempt, JSON.stringify({ charge })])
   })
+}
+
+// Has somebody asked, who finds the order and its token in the table approval. The run
+// goes on when he calls wait_token_complete(token, '{"approved": true}').
+async function ask (key, orderId) {
+  const [{ token }] = await query("SELECT token FROM trigger_idem.wait_token_create($1, timeout => '3 days')", key)
+  await query('INSERT INTO approval VALUES ($1, $2) ON CONFLICT DO NOTHING', orderId, token)
+  return token
 }
 
 // Pretends to be outside the database. A real one would be
@@ -52,13 +67,23 @@ async function once (run, key, callback) {
   return output
 }
 
+// ok is null where the token is not completed: the commit has ended the attempt, and the
+// run is claimed again, as another attempt, when it is. The steps that are done stay done.
+async function waitForToken (run, token) {
+  return inTransaction(async client => {
+    await client.query('SELECT trigger_idem.run_enter($1, $2)', [run.run_id, run.attempt])
+    return (await client.query('SELECT * FROM trigger_idem.wait_for_token($1)', [token])).rows[0]
+  })
+}
+
 async function inTransaction (work) {
   const client = await pool.connect()
   try {
     await client.query('BEGIN')
-    await work(client)
+    const result = await work(client)
     await client.query('COMMIT')
     client.release()
+    return result
   } catch (error) {
     client.release(true) // closing the connection rolls back
     throw error

@@ -8,6 +8,7 @@
 # - a run is worked as the task's role, is current while that is done, and ends with
 #   the status, output and attempts that its job had
 # - what fails is tried again after its backoff, as often as it may be
+# - a run that waits is worked again when that is over, from where it was
 # - wherever a worker's backend or the whole server is killed with kill -9, the run is
 #   completed; every effect in the database is there exactly once, those outside at
 #   least once, with a key that is the same in every attempt
@@ -229,6 +230,30 @@ sub children_are_canceled
 	return;
 }
 
+# What was waited for was done, in its own time, and the nap was long enough.
+sub has_waited
+{
+	foreach my $work (@_)
+	{
+		is( query(
+				$work->{worker}, "
+				SELECT c.status, c.attempt, string_agg(e.what || ' ' || e.attempt, ', ' ORDER BY e.what)
+				FROM trigger_idem.runs c JOIN effect e USING (run_id)
+				WHERE c.parent_run_id = '$work->{run_id}' GROUP BY c.run_id, 1, 2"),
+			'completed|1|book 1, charge 1, ship 1',
+			"$work->{what}: its child is done once");
+		is( query(
+				$work->{worker}, "
+				SELECT two.started_at >= c.finished_at, three.started_at - two.started_at >= '300 ms'
+				FROM trigger_idem.runs c, trigger_idem.attempts two, trigger_idem.attempts three
+				WHERE c.parent_run_id = '$work->{run_id}' AND two.run_id = c.parent_run_id AND two.attempt = 2
+					AND three.run_id = two.run_id AND three.attempt = 3"),
+			't|t',
+			"$work->{what}: its attempts begin when the waits are over");
+	}
+	return;
+}
+
 # ---------- The scenarios ----------
 
 # How many of the two steps have called outside at a place, and how many are done;
@@ -256,8 +281,21 @@ my %places = (
 # ends			how the workers that were asked to work it end; see has_ended()
 # goes_on		they go on from the place to their next commit
 # triggers_more	other runs are worked, too
+# waits			at the place; with one transaction, before that begins
 my @scenarios = (
 	{ name => 'completes', attempts => 'completed', ends => 'done' },
+
+	# ---- Waiting ----
+	{
+		name => 'waits for a child and sleeps',
+		payload => '{"wait": true}',
+		place => 'after charge',
+		waits => 1,
+		triggers_more => 1,
+		attempts => 'waiting, waiting, completed',
+		ends => 'done',
+		last => \&has_waited
+	},
 
 	# ---- Failing ----
 	(
@@ -389,7 +427,8 @@ my @scenarios = (
 sub expected_step
 {
 	my ($worker, $scenario, $step) = @_;
-	my ($called, $done) = @{ $places{ $scenario->{place} // 'claimed' } };
+	my $place = $scenario->{waits} && !$worker->{commits} ? 'claimed' : $scenario->{place};
+	my ($called, $done) = @{ $places{ $place // 'claimed' } };
 	my $calls = ($called >= $step || ($scenario->{goes_on} && !$worker->{commits})) ? 1 : 0;
 	my $is_kept = $worker->{commits} && $done >= $step;
 

@@ -89,6 +89,8 @@ my %kinds = (
 # {"fail_at": place, "code": SQLSTATE, "attempts": n}
 # {"kill_at": place, "attempts": n}
 # {"child": true}			triggers another run, in its first transaction
+# {"wait": true}			waits for another such job, and then sleeps: after the first step,
+#						or before it, where that is one transaction
 # {"alone": true}			fails where another such job is in the middle of its work
 my $job = <<'EOSQL';
 ALTER TABLE effect ADD who text DEFAULT current_user, ADD logged_in text DEFAULT session_user;
@@ -139,11 +141,26 @@ BEGIN
 	END IF;
 END $$;
 
+-- true, to an application, while it has to wait
+CREATE FUNCTION job_waits(payload jsonb) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+	child_status text;
+BEGIN
+	IF NOT payload ? 'wait' THEN
+		RETURN false;
+	END IF;
+	SELECT status INTO child_status FROM trigger_idem.trigger_task_and_wait('deliver', '{}');
+	IF child_status <> 'completed' THEN
+		RETURN true;
+	END IF;
+	RETURN trigger_idem.wait_for('a nap', '300 ms') > clock_timestamp();
+END $$;
 CREATE PROCEDURE job_procedure(payload jsonb) LANGUAGE plpgsql AS $$
 BEGIN
 	PERFORM begin_job(payload);
 	PERFORM trigger_idem.run_once('charge', 'charge_step', payload);
 	COMMIT;
+	PERFORM job_waits(payload);
 	PERFORM pass('after charge', payload);
 	PERFORM trigger_idem.run_once('ship', 'ship_step', payload);
 	COMMIT;
@@ -151,6 +168,7 @@ BEGIN
 END $$;
 CREATE FUNCTION job_function(payload jsonb) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
+	PERFORM job_waits(payload);
 	PERFORM begin_job(payload);
 	PERFORM trigger_idem.run_once('charge', 'charge_step', payload);
 	PERFORM pass('after charge', payload);
@@ -188,43 +206,53 @@ FROM trigger_idem.run_claim('application ' || pg_backend_pid(), queue => NULL) \
 	BEGIN\; SELECT trigger_idem.run_enter(:'run_id', :attempt)\; SELECT begin_job(:'payload')\;
 		SELECT trigger_idem.run_once('charge', 'charge_step', :'payload')\; COMMIT;
 	\set failed :ERROR
+	\set waits false
 	\if :failed
 	\else
-		SELECT pass('after charge', :'payload', :attempt);
+		SELECT job_waits(:'payload') AS waits FROM trigger_idem.run_enter(:'run_id', :attempt) \gset
 		\set failed :ERROR
 	\endif
-
-	-- one by the calls that name an attempt, with no transaction around the call outside
-	\set is_cached true
-	\if :failed
+	-- a run that waits is not ours any more, until somebody claims it again
+	\if :waits
 	\else
-		SELECT is_cached, idempotency_key FROM trigger_idem.run_once_begin(:'run_id', :attempt, 'ship') \gset
-		\set failed :ERROR
-	\endif
-	\if :is_cached
-	\else
-		SELECT call_outside(:'idempotency_key');
-		BEGIN\; INSERT INTO effect VALUES (:'run_id', 'ship', :attempt)\;
-			SELECT trigger_idem.run_once_end(:'run_id', :attempt, 'ship', to_jsonb('ship ' || :attempt))\;
-			SELECT pass('in ship', :'payload', :attempt)\; COMMIT;
-		\set failed :ERROR
-	\endif
-
-	\if :failed
-	\else
-		BEGIN\; SELECT trigger_idem.run_enter(:'run_id', :attempt)\;
-			SELECT trigger_idem.run_complete(:'run_id', :attempt, '"delivered"')\;
-			SELECT end_job(:'payload')\; COMMIT;
-		\set failed :ERROR
-	\endif
-
-	\if :failed
-		ROLLBACK;
-		SELECT :'LAST_ERROR_SQLSTATE' = 'TI002' AS is_lost, :'LAST_ERROR_SQLSTATE' <> 'TI006' AS retry \gset
-		\if :is_lost
+		\if :failed
 		\else
-			SELECT trigger_idem.run_fail(:'run_id', :attempt, jsonb_build_object(
-				'code', :'LAST_ERROR_SQLSTATE'::text, 'message', :'LAST_ERROR_MESSAGE'::text), retry => :'retry');
+			SELECT pass('after charge', :'payload', :attempt);
+			\set failed :ERROR
+		\endif
+
+		-- one by the calls that name an attempt, with no transaction around the call outside
+		\set is_cached true
+		\if :failed
+		\else
+			SELECT is_cached, idempotency_key FROM trigger_idem.run_once_begin(:'run_id', :attempt, 'ship') \gset
+			\set failed :ERROR
+		\endif
+		\if :is_cached
+		\else
+			SELECT call_outside(:'idempotency_key');
+			BEGIN\; INSERT INTO effect VALUES (:'run_id', 'ship', :attempt)\;
+				SELECT trigger_idem.run_once_end(:'run_id', :attempt, 'ship', to_jsonb('ship ' || :attempt))\;
+				SELECT pass('in ship', :'payload', :attempt)\; COMMIT;
+			\set failed :ERROR
+		\endif
+
+		\if :failed
+		\else
+			BEGIN\; SELECT trigger_idem.run_enter(:'run_id', :attempt)\;
+				SELECT trigger_idem.run_complete(:'run_id', :attempt, '"delivered"')\;
+				SELECT end_job(:'payload')\; COMMIT;
+			\set failed :ERROR
+		\endif
+
+		\if :failed
+			ROLLBACK;
+			SELECT :'LAST_ERROR_SQLSTATE' = 'TI002' AS is_lost, :'LAST_ERROR_SQLSTATE' <> 'TI006' AS retry \gset
+			\if :is_lost
+			\else
+				SELECT trigger_idem.run_fail(:'run_id', :attempt, jsonb_build_object(
+					'code', :'LAST_ERROR_SQLSTATE'::text, 'message', :'LAST_ERROR_MESSAGE'::text), retry => :'retry');
+			\endif
 		\endif
 	\endif
 	\ir application.sql

@@ -117,6 +117,20 @@ worker_has_extension(void)
 	return exists;
 }
 
+/*
+ * From here on the process can be found by its pid.  The launcher starts one of a
+ * kind at a time, so it shall look whether others are wanted.
+ */
+static void
+worker_has_begun(void)
+{
+	LWLockAcquire(background->lock, LW_EXCLUSIVE);
+	background_slot->pid = MyProcPid;
+	background_slot->state = WORKER_BUSY;
+	background_wake_launcher();
+	LWLockRelease(background->lock);
+}
+
 /* The process of a worker or a scanner; arg is its slot */
 void
 trigger_idem_worker_main(Datum arg)
@@ -126,12 +140,8 @@ trigger_idem_worker_main(Datum arg)
 
 	background_slot = &background->workers[DatumGetInt32(arg)];
 	LWLockAcquire(background->lock, LW_EXCLUSIVE);
-	background_slot->pid = MyProcPid;
 	background_slot->latch = MyLatch;
-	background_slot->state = WORKER_BUSY;
 	slot = *background_slot;
-	/* the launcher starts one of a kind at a time: others may be wanted */
-	background_wake_launcher();
 	LWLockRelease(background->lock);
 	before_shmem_exit(worker_exit, (Datum) 0);
 
@@ -144,6 +154,7 @@ trigger_idem_worker_main(Datum arg)
 #else
 	BackgroundWorkerInitializeConnectionByOid(slot.database, slot.role, 0);
 #endif
+	worker_has_begun();
 	pgstat_report_appname(MyBgworkerEntry->bgw_name);
 	if (!OidIsValid(slot.role))
 	{

@@ -18,3 +18,4 @@ SELECT pg_catalog.pg_extension_config_dump('trigger_idem.paused_queue', '');
 SELECT pg_catalog.pg_extension_config_dump('trigger_idem.wait', '');
 SELECT pg_catalog.pg_extension_config_dump('trigger_idem.awaited', '');
 SELECT pg_catalog.pg_extension_config_dump('trigger_idem.wait_token', '');
+SELECT pg_catalog.pg_extension_config_dump('trigger_idem.schedule', '');

@@ -67,6 +67,13 @@ typedef struct KeyHolder
 	uint32		speculative_token;
 } KeyHolder;
 
+/* Is the payload of a hit compared?  Not that of a schedule's tick. */
+static bool
+compares_payloads(const TriggerCall *trigger)
+{
+	return trigger->task->compares_payloads && !trigger->is_tick;
+}
+
 /* The row found must be of the same key: a truncated hash never lies. */
 static void
 key_verify(const TriggerCall *trigger, TupleTableSlot *row)
@@ -102,7 +109,7 @@ key_read(const TriggerCall *trigger, TupleTableSlot *row, LiveKey *live)
 	else
 		live->task_id = TextDatumGetCString(slot_getattr(row, KEY_TASK_ID, &isnull));
 	live->has_digest = false;
-	if (trigger->task->compares_payloads)
+	if (compares_payloads(trigger))
 	{
 		value = slot_getattr(row, KEY_PAYLOAD_DIGEST, &isnull);
 		live->has_digest = !isnull;
@@ -258,7 +265,7 @@ key_hit(const TriggerCall *trigger, const LiveKey *live, TriggerResult *result)
 
 	result->run_id = live->run_id;
 	result->status = live->status;
-	if (live->is_final && !trigger->task->compares_payloads)
+	if (live->is_final && !compares_payloads(trigger))
 		return true;
 
 	snapshot = store_snapshot();
@@ -272,7 +279,7 @@ key_hit(const TriggerCall *trigger, const LiveKey *live, TriggerResult *result)
 			key_serialization_error();
 		is_hit = false;
 	}
-	else if (trigger->task->compares_payloads)
+	else if (compares_payloads(trigger))
 		key_check_payload(trigger, live, snapshot);
 	UnregisterSnapshot(snapshot);
 	return is_hit;
@@ -304,7 +311,7 @@ key_row(const TriggerCall *trigger, const pg_uuid_t *run_id, Datum *values, bool
 		SET(KEY_EXPIRES_AT, TimestampTzGetDatum(trigger->key_expires_at));
 	SET(KEY_ENVIRONMENT, CStringGetTextDatum(trigger->environment));
 	SET(KEY_TASK_ID, CStringGetTextDatum(task->task_id));
-	if (task->idempotency_group)
+	if (task->idempotency_group && !trigger->is_tick)
 		SET(KEY_IDEMPOTENCY_GROUP, CStringGetTextDatum(task->idempotency_group));
 	SET(KEY_IDEMPOTENCY_KEY, key_to_bytea(&trigger->key));
 	if (trigger->key_typed)
@@ -312,7 +319,7 @@ key_row(const TriggerCall *trigger, const pg_uuid_t *run_id, Datum *values, bool
 	if (trigger->key_scope)
 		SET(KEY_SCOPE, CStringGetTextDatum(trigger->key_scope));
 	SET(KEY_TRIGGERED_BY, CStringGetTextDatum(GetUserNameFromId(GetUserId(), false)));
-	if (task->compares_payloads)
+	if (compares_payloads(trigger))
 	{
 		Key			digest;
 
@@ -440,7 +447,7 @@ key_peek(const TriggerCall *trigger, TriggerResult *result)
 			is_live = run_find_status(&live.run_id, snapshot, &result->status) &&
 				!(result->status == RUN_EXPIRED && key_is_freed_by_expiry(&live));
 	}
-	if (is_live && trigger->task->compares_payloads)
+	if (is_live && compares_payloads(trigger))
 		key_check_payload(trigger, &live, snapshot);
 	UnregisterSnapshot(snapshot);
 	return is_live;

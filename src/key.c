@@ -35,6 +35,7 @@
 
 #define KEY_DOMAIN		"trigger_idem key v1"
 #define KEY_ID_DOMAIN	"trigger_idem key id v1"
+#define KEY_TICK_DOMAIN "trigger_idem tick v1"
 
 /* Material up to this size is hashed in one go. */
 #define MATERIAL_BUFFER 8192
@@ -404,6 +405,23 @@ key_to_bytea(const Key *key)
 	return PointerGetDatum(bytes);
 }
 
+/* What key_id() says, for a key that belongs to something of any kind */
+static void
+key_id_of(const Key *key, const char *environment, const char *kind, const char *name,
+		  pg_uuid_t *id)
+{
+	KeyMaterial material;
+	Key			hash;
+
+	key_material_begin(&material, KEY_ID_DOMAIN);
+	key_material_cstring(&material, environment);
+	key_material_cstring(&material, kind);
+	key_material_cstring(&material, name);
+	key_material_bytes(&material, key->bytes, KEY_BYTES);
+	key_material_hash(&material, &hash);
+	memcpy(id->data, hash.bytes, UUID_LEN);
+}
+
 /*
  * The primary key of the row that holds a key: keys belong to an environment
  * and to a task or, when group is not NULL, a group of tasks.
@@ -412,16 +430,27 @@ void
 key_id(const Key *key, const char *environment, const char *task_id, const char *group,
 	   pg_uuid_t *id)
 {
-	KeyMaterial material;
-	Key			hash;
+	key_id_of(key, environment, group ? "group" : "task", group ? group : task_id, id);
+}
 
-	key_material_begin(&material, KEY_ID_DOMAIN);
+/*
+ * The key of a schedule's tick, and the primary key of its row.  It does not depend
+ * on the task: a schedule that is given another one keeps one run a tick.
+ */
+void
+key_of_tick(const char *environment, const char *schedule_id, TimestampTz tick, Key *key,
+			pg_uuid_t *id)
+{
+	KeyMaterial material;
+
+	key_material_begin(&material, KEY_TICK_DOMAIN);
 	key_material_cstring(&material, environment);
-	key_material_cstring(&material, group ? "group" : "task");
-	key_material_cstring(&material, group ? group : task_id);
-	key_material_bytes(&material, key->bytes, KEY_BYTES);
-	key_material_hash(&material, &hash);
-	memcpy(id->data, hash.bytes, UUID_LEN);
+	key_material_cstring(&material, schedule_id);
+	key_material_cstring(&material,
+						 psprintf(INT64_FORMAT, tick + (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) *
+								  USECS_PER_DAY));
+	key_material_hash(&material, key);
+	key_id_of(key, environment, "schedule", schedule_id, id);
 }
 
 /*

@@ -16,6 +16,9 @@
 #define KEY_HEX_LENGTH	(2 * KEY_BYTES)
 #define KEY_MAX_CHARS	2048
 
+/* What views call the scope of a schedule's key, which no state of a run frees */
+#define KEY_SCOPE_TICK	"schedule"
+
 typedef enum KeyScope
 {
 	KEY_SCOPE_RUN,
@@ -56,5 +59,7 @@ extern text *key_to_hex(const Key *key);
 extern Datum key_to_bytea(const Key *key);
 extern void key_id(const Key *key, const char *environment, const char *task_id,
 				   const char *group, pg_uuid_t *id);
+extern void key_of_tick(const char *environment, const char *schedule_id, TimestampTz tick,
+						Key *key, pg_uuid_t *id);
 
 #endif							/* TRIGGER_IDEM_KEY_H */

@@ -36,6 +36,7 @@
 
 #include "awaited.h"
 #include "failure.h"
+#include "key.h"
 #include "run.h"
 #include "statement.h"
 #include "store.h"
@@ -462,6 +463,14 @@ entry_requeue(Entry *entry, const AttemptResult *result, const RunOutcome *outco
 	store_row_update(&entry->row, values, nulls);
 }
 
+/* Is it the key of a schedule's tick?  That is never given up. */
+static bool
+key_is_of_tick(const Datum *values, const bool *nulls)
+{
+	return !nulls[KEY_SCOPE - 1] &&
+		strcmp(TextDatumGetCString(values[KEY_SCOPE - 1]), KEY_SCOPE_TICK) == 0;
+}
+
 /*
  * Hits on a finished run read its status in its key; or it gives its key up.  A
  * key that has expired is left alone: nobody will hit it any more, and somebody
@@ -487,7 +496,7 @@ key_finish(Datum key_id, const pg_uuid_t *run_id, RunStatus status, bool release
 		store_row_lock(&row, STORE_IDEMPOTENCY_KEY, key_id, LockWaitBlock) != STORE_LOCKED)
 		return;
 	store_row_read(&row, values, nulls);
-	if (KEY_IS_OURS() && release)
+	if (KEY_IS_OURS() && release && !key_is_of_tick(values, nulls))
 		store_row_delete(&row);
 	else if (KEY_IS_OURS())
 	{

@@ -30,15 +30,11 @@
 /* Do the statements of this scope see what is committed now? */
 static bool see_latest = false;
 
-void
-owner_begin(OwnerScope *scope)
+static void
+scope_begin(OwnerScope *scope, Oid role)
 {
-	Oid			owner;
-
 	scope->see_latest = see_latest;
 	see_latest = false;
-	store_pin();
-	owner = store_owner();
 	scope->caller = CurrentMemoryContext;
 	scope->pushed_snapshot = !ActiveSnapshotSet();
 	if (scope->pushed_snapshot)
@@ -46,8 +42,26 @@ owner_begin(OwnerScope *scope)
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	GetUserIdAndSecContext(&scope->user, &scope->security_context);
-	SetUserIdAndSecContext(owner, scope->security_context | SECURITY_LOCAL_USERID_CHANGE);
+	SetUserIdAndSecContext(role, scope->security_context | SECURITY_LOCAL_USERID_CHANGE);
 	scope->path = compat_pin_search_path();
+}
+
+void
+owner_begin(OwnerScope *scope)
+{
+	store_pin();
+	scope_begin(scope, store_owner());
+}
+
+/*
+ * The same as another role than the owner, which the caller may become: for
+ * statements that call another extension, as nobody else may tell what they do.
+ */
+void
+role_begin(OwnerScope *scope, Oid role)
+{
+	store_pin();
+	scope_begin(scope, role);
 }
 
 void

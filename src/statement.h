@@ -25,7 +25,10 @@ typedef struct Statement
 	SPIPlanPtr	plan;
 } Statement;
 
-/* Between owner_begin() and owner_end() we act as the extension's owner. */
+/*
+ * Between owner_begin() and owner_end() we act as the extension's owner; after
+ * role_begin(), as another role.
+ */
 typedef struct OwnerScope
 {
 	Oid			user;
@@ -37,6 +40,7 @@ typedef struct OwnerScope
 } OwnerScope;
 
 extern void owner_begin(OwnerScope *scope);
+extern void role_begin(OwnerScope *scope, Oid role);
 extern void owner_end(OwnerScope *scope);
 extern void scope_see_latest(OwnerScope *scope);
 extern uint64 statement_run(Statement *statement, Datum *values, const char *nulls);

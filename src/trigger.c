@@ -190,6 +190,7 @@ trigger_prepare(const NullableDatum *options, TriggerReason reason, TriggerCall 
 
 	wait_check_not_begun();
 	trigger->is_awaited = false;
+	trigger->is_tick = reason == TRIGGER_TICK;
 	if (task_id == NULL)
 		identifier_check("task", NULL);
 	trigger->task = task_require(task_id);

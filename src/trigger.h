@@ -55,6 +55,7 @@ typedef struct TriggerCall
 	NullableDatum metadata;
 	bool		is_awaited;		/* a run waits for it, or is about to */
 
+	bool		is_tick;		/* the key is a schedule's, not the task's */
 	bool		has_key;
 	Key			key;
 	pg_uuid_t	key_id;
@@ -77,6 +78,7 @@ typedef enum TriggerReason
 {
 	TRIGGER_CALL,
 	TRIGGER_REPLAY,				/* has no key, even if the task requires one */
+	TRIGGER_TICK,				/* of a schedule, which sets the key */
 } TriggerReason;
 
 extern void trigger_prepare(const NullableDatum *options, TriggerReason reason,

@@ -154,6 +154,17 @@ FROM (
 GROUP BY q.queue;
 COMMENT ON VIEW trigger_idem.queues IS 'Queues, and how many runs stand in each';
 
+CREATE VIEW trigger_idem.schedules WITH (security_barrier) AS
+SELECT s.schedule_id, s.environment, s.cron, s.task_id, s.catch_up, s.last_tick,
+	trigger_idem.cron_next_tick(s.cron, pg_catalog.clock_timestamp()) AS next_tick,
+	s.last_run_id, s.owner, s.payload, s.cron_job, s.created_at
+FROM trigger_idem.schedule s
+WHERE (SELECT me.sees_all FROM trigger_idem.reader me)
+	OR s.task_id OPERATOR(pg_catalog.=) ANY ((SELECT me.tasks FROM trigger_idem.reader me)::pg_catalog.text[])
+	OR (s.owner OPERATOR(pg_catalog.=) ANY ((SELECT me.roles FROM trigger_idem.reader me)::pg_catalog.text[])
+		AND s.environment OPERATOR(pg_catalog.<>) ALL ((SELECT me.closed_environments FROM trigger_idem.reader me)::pg_catalog.text[]));
+COMMENT ON VIEW trigger_idem.schedules IS 'Schedules, their last and next ticks';
+
 CREATE VIEW trigger_idem.environments AS
 SELECT 'default'::pg_catalog.text AS environment, NULL::pg_catalog.text AS role
 UNION ALL

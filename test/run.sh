@@ -220,7 +220,7 @@ test_examples() {
 }
 
 need_packages postgresql-$pg_version postgresql-server-dev-$pg_version postgresql-$pg_version-pgtap \
-	postgresql-plpython3-$pg_version postgresql-plperl-$pg_version \
+	postgresql-plpython3-$pg_version postgresql-plperl-$pg_version postgresql-$pg_version-cron \
 	libtap-parser-sourcehandler-pgtap-perl libipc-run-perl make gcc libc6-dev clang perl "${node_packages[@]}"
 prepare
 test_build

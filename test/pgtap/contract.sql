@@ -11,7 +11,7 @@ SELECT set_config('search_path', (SELECT quote_ident(nspname) FROM pg_extension
 	JOIN pg_namespace n ON n.oid = extnamespace WHERE extname = 'pgtap'), true) \g /dev/null
 SET LOCAL intervalstyle = postgres;
 
-SELECT plan(227);
+SELECT plan(255);
 
 -- ---------- Functions ----------
 
@@ -51,7 +51,12 @@ INSERT INTO contract_function (kind, name, arguments, result, volatility, parall
 ('f', 'wait_until', 'key text, wake_at timestamp with time zone', 'timestamp with time zone', 'v', 'u'),
 ('f', 'wait_token_create', 'idempotency_key text DEFAULT NULL::text, timeout interval DEFAULT NULL::interval, environment text DEFAULT NULL::text, OUT token uuid, OUT is_cached boolean', 'record', 'v', 'u'),
 ('f', 'wait_token_complete', 'token uuid, output jsonb DEFAULT NULL::jsonb', 'boolean', 'v', 'u'),
-('f', 'wait_for_token', 'token uuid, OUT ok boolean, OUT output jsonb', 'record', 'v', 'u');
+('f', 'wait_for_token', 'token uuid, OUT ok boolean, OUT output jsonb', 'record', 'v', 'u'),
+('f', 'schedule_create', 'schedule_id text, cron text, task_id text, payload jsonb DEFAULT NULL::jsonb, catch_up text DEFAULT ''none''::text, environment text DEFAULT NULL::text, cron_job boolean DEFAULT true', 'void', 'v', 'u'),
+('f', 'schedule_drop', 'schedule_id text', 'boolean', 'v', 'u'),
+('f', 'schedule_fire', 'schedule_id text, tick timestamp with time zone DEFAULT NULL::timestamp with time zone, OUT run_id uuid, OUT is_cached boolean', 'record', 'v', 'u'),
+('f', 'work_schedule', 'cron text DEFAULT ''* * * * *''::text, queue text DEFAULT NULL::text', 'void', 'v', 'u'),
+('f', 'cron_next_tick', 'cron text, after timestamp with time zone, timezone text DEFAULT NULL::text', 'timestamp with time zone', 's', 's');
 INSERT INTO contract_function (kind, name, arguments, result, volatility, parallel, returns_set) VALUES
 ('f', 'batch_trigger_task', 'task_id text, items jsonb, idempotency_key text DEFAULT NULL::text, environment text DEFAULT NULL::text', 'TABLE(index integer, run_id uuid, is_cached boolean, status trigger_idem.run_status)', 'v', 'u', true),
 ('f', 'batch_trigger_task_and_wait', 'task_id text, items jsonb, idempotency_key text DEFAULT NULL::text, environment text DEFAULT NULL::text', 'TABLE(index integer, run_id uuid, is_cached boolean, status trigger_idem.run_status, output jsonb, error jsonb)', 'v', 'u', true),
@@ -117,6 +122,8 @@ INSERT INTO contract_view (name, columns) VALUES
 ('tasks', ARRAY['task_id text', 'handler text', 'queue text', 'run_as text', 'owner text']),
 ('queues', ARRAY['queue text', 'paused boolean', 'queued bigint', 'delayed bigint', 'executing bigint',
 	'waiting bigint', 'oldest_due timestamp with time zone']),
+('schedules', ARRAY['schedule_id text', 'environment text', 'cron text', 'task_id text', 'catch_up text',
+	'last_tick timestamp with time zone', 'next_tick timestamp with time zone', 'last_run_id uuid']),
 ('environments', ARRAY['environment text', 'role text']),
 -- not in the contract, and so not to be changed either
 ('waits', ARRAY['run_id uuid', 'wait text[]', 'kind text', 'target uuid', 'is_cached boolean', 'attempt integer',

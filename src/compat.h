@@ -11,6 +11,7 @@
 #ifndef TRIGGER_IDEM_COMPAT_H
 #define TRIGGER_IDEM_COMPAT_H
 
+#include "access/amapi.h"
 #include "access/genam.h"
 #include "access/tableam.h"
 #include "access/xact.h"

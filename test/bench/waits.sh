@@ -97,6 +97,15 @@ empty_claim() {
 		sed -n 's/^tps = \([0-9.]*\).*/\1/p' >>"$dir/result.$1"
 }
 
+# sleepers_sleep RUNS: so many more runs sleep
+sleepers_sleep() {
+	local all
+	all=$(quiet_psql -c "SELECT count(trigger_idem.trigger_task('sleeps')) FROM generate_series(1, $1)" \
+		-c 'SELECT count(*) FROM trigger_idem.queue_entry' | tail -n 1)
+	while [ "$(quiet_psql -c 'SELECT count(*) FROM trigger_idem.wait')" != "$all" ]; do sleep 0.1; done
+	quiet_psql -c 'VACUUM ANALYZE trigger_idem.queue_entry'
+}
+
 start_server
 prepare
 for ((round = 1; round <= rounds; round++)); do
@@ -107,9 +116,9 @@ for ((round = 1; round <= rounds; round++)); do
 done
 clear
 for ((round = 1; round <= rounds; round++)); do empty_claim empty_none; done
-quiet_psql -c "SELECT count(trigger_idem.trigger_task('sleeps')) FROM generate_series(1, $sleepers)" >/dev/null
-while [ "$(quiet_psql -c 'SELECT count(*) FROM trigger_idem.wait')" != "$sleepers" ]; do sleep 0.1; done
-quiet_psql -c 'VACUUM ANALYZE trigger_idem.queue_entry'
+sleepers_sleep 1
+for ((round = 1; round <= rounds; round++)); do empty_claim empty_one; done
+sleepers_sleep $((sleepers - 1))
 for ((round = 1; round <= rounds; round++)); do empty_claim empty_sleepers; done
 
 first() {
@@ -131,6 +140,7 @@ row='%-50s %12s %12s  %6s  %s\n'
 	printf "$row" 'plain runs; parents that wait for a child each' "$(first plain)" "$(first waits)" "$(ratio "$(first waits)" "$(first plain)")" 'target 3'
 	printf "$row" 'Milliseconds' p50 p99 '' ''
 	printf "$row" "end of the child to its parent going on" "$(first latency)" "$(awk '{ print $2 }' "$dir/result.latency" | median)" '' 'target 2 (p50)'
-	printf "$row" 'Empty claims a second' 'none' "$sleepers sleep" ratio ''
-	printf "$row" 'CALL work() with nothing due' "$(first empty_none | cut -d. -f1)" "$(first empty_sleepers | cut -d. -f1)" "$(ratio "$(first empty_none)" "$(first empty_sleepers)")" 'target 1'
+	printf "$row" 'Empty claims a second' '1 sleeps' "$sleepers sleep" ratio ''
+	printf "$row" 'CALL work() with nothing due' "$(first empty_one | cut -d. -f1)" "$(first empty_sleepers | cut -d. -f1)" "$(ratio "$(first empty_one)" "$(first empty_sleepers)")" 'target 1'
+	printf "$row" 'the same, and without any run in the queue' "$(first empty_none | cut -d. -f1)" '' '' ''
 }

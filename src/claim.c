@@ -34,7 +34,6 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/datum.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -451,12 +450,85 @@ claimer_forget_head(Claimer *claimer, QueueHead *head)
 	pfree(head);
 }
 
+/*
+ * The names of queues that this session has met, sorted.  They are hints: to find
+ * the first entry of an unknown queue takes reading a page of the index, and to see
+ * that there is none between two known ones does not.
+ */
+#define KNOWN_QUEUES_MAX 100
+
+static List *known_queues = NIL;
+
+static int
+compare_names(const ListCell *one, const ListCell *other)
+{
+	return strcmp(lfirst(one), lfirst(other));
+}
+
+static void
+know_queues(List *names)
+{
+	MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
+	List	   *known = known_queues;
+	ListCell   *cell;
+
+	/*
+	 * what is not sorted is no hint, so there is none while an error is
+	 * possible
+	 */
+	known_queues = NIL;
+	if (list_length(known) + list_length(names) > KNOWN_QUEUES_MAX)
+	{
+		list_free_deep(known);
+		known = NIL;
+	}
+	foreach(cell, names)
+		if (list_length(known) < KNOWN_QUEUES_MAX)
+		known = lappend(known, pstrdup(lfirst(cell)));
+	list_sort(known, compare_names);
+	known_queues = known;
+	MemoryContextSwitchTo(caller);
+}
+
+/* The walk has come to the first entry of a queue: work it, if that is due. */
+static void
+claim_meet_queue(Claim *claim, const char *queue)
+{
+	bool		isnull;
+	TimestampTz ord = DatumGetTimestampTz(slot_getattr(claim->walk.slot, ENTRY_ORD, &isnull));
+
+	if (ord <= claim->now)
+		claimer_add_head(claim->claimer, queue, ord);
+}
+
+/* Meet the queues with a name after one, and before another or NULL. */
+static List *
+claim_find_queues(Claim *claim, const char *after, const char *before)
+{
+	List	   *found = NIL;
+
+	/* from queue to queue: this costs by the queue, not by the entry */
+	for (;;)
+	{
+		bool		isnull;
+
+		store_walk_seek_queues(&claim->walk, after, before);
+		if (!store_walk_next(&claim->walk))
+			return found;
+		after = TextDatumGetCString(slot_getattr(claim->walk.slot, ENTRY_QUEUE, &isnull));
+		claim_meet_queue(claim, after);
+		found = lappend(found, unconstify(char *, after));
+	}
+}
+
 /* Begin anew: forget what is remembered, and find the queues. */
 static void
 claim_look_at_everything(Claim *claim)
 {
 	Claimer    *claimer = claim->claimer;
-	Datum		queue = CStringGetTextDatum("");
+	const char *after = "";
+	List	   *found = NIL;
+	ListCell   *cell;
 
 	while (claimer->heads != NIL)
 		claimer_forget_head(claimer, llast(claimer->heads));
@@ -466,21 +538,19 @@ claim_look_at_everything(Claim *claim)
 		claimer_add_head(claimer, claimer->queue, DT_NOBEGIN);
 		return;
 	}
-
-	/* from queue to queue: this costs by the queue, not by the entry */
-	for (;;)
+	foreach(cell, known_queues)
 	{
-		TimestampTz ord;
-		bool		isnull;
+		char	   *queue = lfirst(cell);
 
-		store_walk_seek_after_queue(&claim->walk, queue);
-		if (!store_walk_next(&claim->walk))
-			break;
-		queue = datumCopy(slot_getattr(claim->walk.slot, ENTRY_QUEUE, &isnull), false, -1);
-		ord = DatumGetTimestampTz(slot_getattr(claim->walk.slot, ENTRY_ORD, &isnull));
-		if (ord <= claim->now)
-			claimer_add_head(claimer, TextDatumGetCString(queue), ord);
+		found = list_concat(found, claim_find_queues(claim, after, queue));
+		store_walk_seek_queue(&claim->walk, CStringGetTextDatum(queue), DT_NOBEGIN, claim->now);
+		if (store_walk_next(&claim->walk))
+			claim_meet_queue(claim, queue);
+		after = queue;
 	}
+	found = list_concat(found, claim_find_queues(claim, after, NULL));
+	if (found != NIL)
+		know_queues(found);
 }
 
 /* The queue whose next run has been due longest, and how far it may go */

@@ -15,7 +15,6 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/datum.h"
 #include "utils/snapmgr.h"
 
 #include "background.h"
@@ -100,7 +99,7 @@ scan_database(List **roles)
 	Snapshot	snapshot;
 	StoreWalk	queues;
 	StoreWalk	walk;
-	Datum		queue = CStringGetTextDatum("");
+	const char *queue = "";
 
 	(void) run_take_over_dead();
 	CommandCounterIncrement();
@@ -113,11 +112,11 @@ scan_database(List **roles)
 		bool		isnull;
 		TimestampTz due;
 
-		store_walk_seek_after_queue(&queues, queue);
+		store_walk_seek_queues(&queues, queue, NULL);
 		if (!store_walk_next(&queues))
 			break;
-		queue = datumCopy(slot_getattr(queues.slot, ENTRY_QUEUE, &isnull), false, -1);
-		due = scan_queue(&walk, queue, now, roles);
+		queue = TextDatumGetCString(slot_getattr(queues.slot, ENTRY_QUEUE, &isnull));
+		due = scan_queue(&walk, CStringGetTextDatum(queue), now, roles);
 		next = Min(next, due);
 	}
 	store_walk_end(&walk);

@@ -34,6 +34,7 @@
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -770,14 +771,16 @@ store_walk_seek_queue(StoreWalk *walk, Datum queue, TimestampTz from, TimestampT
 	walk_seek(walk, keys, lengthof(keys));
 }
 
-/* The entries of all queues whose name comes after this one */
+/* The entries of all queues whose name comes after one, and before another or NULL */
 void
-store_walk_seek_after_queue(StoreWalk *walk, Datum queue)
+store_walk_seek_queues(StoreWalk *walk, const char *after, const char *before)
 {
-	ScanKeyData keys[1];
+	ScanKeyData keys[2];
 
-	walk_key(walk, &keys[0], 1, BTGreaterStrategyNumber, F_TEXT_GT, queue);
-	walk_seek(walk, keys, lengthof(keys));
+	walk_key(walk, &keys[0], 1, BTGreaterStrategyNumber, F_TEXT_GT, CStringGetTextDatum(after));
+	if (before)
+		walk_key(walk, &keys[1], 1, BTLessStrategyNumber, F_TEXT_LT, CStringGetTextDatum(before));
+	walk_seek(walk, keys, before ? 2 : 1);
 }
 
 /* The executing entries that share a concurrency limit; a null key is one too */

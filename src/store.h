@@ -332,7 +332,7 @@ extern bool store_fetch(StoreTable table, Datum key, Snapshot snapshot,
 extern void store_walk_begin(StoreWalk *walk, StoreIndex index, Snapshot snapshot);
 extern void store_walk_seek_all(StoreWalk *walk);
 extern void store_walk_seek_queue(StoreWalk *walk, Datum queue, TimestampTz from, TimestampTz to);
-extern void store_walk_seek_after_queue(StoreWalk *walk, Datum queue);
+extern void store_walk_seek_queues(StoreWalk *walk, const char *after, const char *before);
 extern void store_walk_seek_concurrent(StoreWalk *walk, Datum environment, Datum task_id,
 									   NullableDatum concurrency_key);
 extern void store_walk_seek_uuid(StoreWalk *walk, Datum uuid);

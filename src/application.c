@@ -69,6 +69,8 @@ typedef struct NamedAttempt
 	AttemptResult result;		/* if it ends */
 	RunOutcome	outcome;
 	struct WaitRequest *wait;	/* if it ends by that */
+	struct WaitRequest *passed; /* a wait that was over */
+	bool		was_over;		/* when it was asked for */
 } NamedAttempt;
 
 /* In TopTransactionContext, in the order in which they were named */
@@ -164,6 +166,14 @@ named_before_commit(void)
 		if (name->ends &&
 			!run_end_attempt(&name->run_id, name->attempt, &name->result, &name->outcome))
 			current_stale_error(&name->run_id, name->attempt);
+	}
+	/* with the locks that this has brought */
+	foreach(cell, named)
+	{
+		const NamedAttempt *name = lfirst(cell);
+
+		if (name->passed)
+			wait_record_passed(name->passed, name->was_over);
 	}
 	PopActiveSnapshot();
 }
@@ -651,6 +661,17 @@ application_wait(struct WaitRequest *request)
 	name->result.steps_done = -1;
 	name->wait = request;
 	name->ends = true;
+}
+
+/* Have the commit record that the run that was entered has passed a wait. */
+void
+application_pass(struct WaitRequest *request, bool was_over)
+{
+	const CurrentRun *run = current_run();
+	NamedAttempt *name = name_attempt(&run->run_id, run->attempt);
+
+	name->passed = request;
+	name->was_over = was_over;
 }
 
 /* run_complete(run_id uuid, attempt int, output jsonb) */

@@ -12,5 +12,6 @@ struct WaitRequest;
 
 extern void application_init(void);
 extern void application_wait(struct WaitRequest *request);
+extern void application_pass(struct WaitRequest *request, bool was_over);
 
 #endif							/* TRIGGER_IDEM_APPLICATION_H */

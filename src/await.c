@@ -167,23 +167,40 @@ new_run_error(void)
 			 errhint("Call trigger_task(), COMMIT, and then run_wait().")));
 }
 
+/* How an argument is kept; all others are of variable length */
+typedef enum ArgumentKind
+{
+	ARGUMENT_VARLENA,
+	ARGUMENT_BY_VALUE,
+	ARGUMENT_INTERVAL,
+} ArgumentKind;
+
+static const ArgumentKind task_arguments[TRIGGER_OPTIONS] = {
+	[OPTION_IDEMPOTENCY_KEY_TTL] = ARGUMENT_INTERVAL,
+	[OPTION_DELAY] = ARGUMENT_INTERVAL,
+	[OPTION_RUN_AT] = ARGUMENT_BY_VALUE,
+	[OPTION_TTL] = ARGUMENT_INTERVAL,
+	[OPTION_PRIORITY] = ARGUMENT_BY_VALUE,
+	[OPTION_MAX_ATTEMPTS] = ARGUMENT_BY_VALUE,
+};
+
+static const ArgumentKind batch_arguments[BATCH_ARGUMENTS] = {ARGUMENT_VARLENA};
+
 /* Keep arguments for the worker, as long as the run. */
 static NullableDatum *
-arguments_copy(FunctionCallInfo fcinfo, const NullableDatum *arguments, int count)
+arguments_copy(const NullableDatum *arguments, const ArgumentKind *kinds, int count)
 {
 	MemoryContext caller = MemoryContextSwitchTo(current_run()->context);
 	NullableDatum *copy = palloc(count * sizeof(NullableDatum));
 
 	for (int i = 0; i < count; i++)
 	{
-		Oid			type = get_fn_expr_argtype(fcinfo->flinfo, i);
-
 		copy[i] = arguments[i];
 		if (copy[i].isnull)
 			continue;
-		if (type == INTERVALOID)
+		if (kinds[i] == ARGUMENT_INTERVAL)
 			copy[i].value = datumCopy(copy[i].value, false, sizeof(Interval));
-		else if (type != INT4OID && type != TIMESTAMPTZOID)
+		else if (kinds[i] == ARGUMENT_VARLENA)
 			copy[i].value = PointerGetDatum(PG_DETOAST_DATUM_COPY(copy[i].value));
 	}
 	MemoryContextSwitchTo(caller);
@@ -233,7 +250,10 @@ task_is_over(TriggerCall *trigger, const WaitRequest *request, WaitTarget *targe
 	if (target->has_ended)
 		wait_remember(request, target, 1);
 	else
+	{
+		await_refuse_own(STORE_RUN, &target->id, "run");
 		wait_check_cycle(target);
+	}
 	return target->has_ended;
 }
 
@@ -271,7 +291,7 @@ trigger_idem_trigger_task_and_wait(PG_FUNCTION_ARGS)
 	}
 	if (task_is_over(&trigger, request, &target))
 		return task_answer(fcinfo, &target);
-	request->arguments = arguments_copy(fcinfo, options, TRIGGER_OPTIONS);
+	request->arguments = arguments_copy(options, task_arguments, TRIGGER_OPTIONS);
 	wait_begin(request);
 	return task_answer(fcinfo, &request->targets[0]);
 }
@@ -324,6 +344,7 @@ batch_is_over(BatchItem *batch, int count, WaitTarget *targets)
 		if (targets[i].has_ended)
 			continue;
 		is_over = false;
+		await_refuse_own(STORE_RUN, &targets[i].id, "run");
 		if (current_run())
 			wait_check_cycle(&targets[i]);
 	}
@@ -383,7 +404,7 @@ trigger_idem_batch_trigger_task_and_wait(PG_FUNCTION_ARGS)
 		targets = wait_batch_targets(&answer.wait_id, &count);
 	else if (!batch_is_over(batch, count, targets))
 	{
-		request->arguments = arguments_copy(fcinfo, arguments, BATCH_ARGUMENTS);
+		request->arguments = arguments_copy(arguments, batch_arguments, BATCH_ARGUMENTS);
 		wait_begin(request);
 		targets = request->targets;
 	}

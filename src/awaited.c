@@ -147,6 +147,29 @@ waiter_change(const Waiter *waiter, bool is_pending, bool needs_check)
 	CommandCounterIncrement();
 }
 
+static Statement lock_unchecked = {
+	.sql = "SELECT FROM trigger_idem.awaited "
+	"WHERE wait_id OPERATOR(pg_catalog.=) $1 AND index OPERATOR(pg_catalog.=) $2"
+	"  AND needs_check FOR UPDATE SKIP LOCKED",
+	.expected = SPI_OK_SELECT,
+	.argtypes = {UUIDOID, INT4OID}
+};
+
+/* Lock what needs a check; false when somebody else is at it. */
+static bool
+waiter_lock(const Waiter *waiter)
+{
+	OwnerScope	scope;
+	Datum		values[2] = {UUIDPGetDatum(&waiter->wait_id), Int32GetDatum(waiter->index)};
+	bool		locked;
+
+	owner_begin(&scope);
+	scope_see_latest(&scope);
+	locked = statement_run(&lock_unchecked, values, NULL) == 1;
+	owner_end(&scope);
+	return locked;
+}
+
 typedef enum BatchState
 {
 	BATCH_ENDED,
@@ -250,6 +273,8 @@ awaited_check(void)
 		WaitTarget	target = {.id = waiter->target};
 
 		CHECK_FOR_INTERRUPTS();
+		if (!waiter_lock(waiter))
+			continue;
 		target_look(&target);
 		if (target.has_ended && waiter_tell(waiter))
 		{

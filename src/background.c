@@ -127,8 +127,11 @@ background_find_database(Oid database)
 void
 background_wake_launcher(void)
 {
-	if (background->launcher)
-		SetLatch(background->launcher);
+	/* read once, for a signal handler comes here without the lock */
+	Latch	   *latch = *(Latch *volatile *) &background->launcher;
+
+	if (latch)
+		SetLatch(latch);
 }
 
 /*
@@ -146,7 +149,7 @@ background_demand(Oid database, Oid role)
 		WorkerSlot *worker = &background->workers[i];
 
 		if (worker->state == WORKER_IDLE && worker->database == database &&
-			worker->role == role && !worker->stop)
+			worker->role == role && !worker->stop && worker->latch)
 		{
 			worker->state = WORKER_BUSY;
 			SetLatch(worker->latch);

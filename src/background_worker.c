@@ -37,10 +37,25 @@ worker_terminate(SIGNAL_ARGS)
 	errno = save_errno;
 }
 
+/* When our slot was reserved, for us */
+static TimestampTz reserved_at = 0;
+
+/* Is it still ours?  One that takes long to begin may have lost it; lock held. */
+static bool
+slot_is_ours(void)
+{
+	return background_slot->latch == MyLatch && background_slot->reserved_at == reserved_at;
+}
+
 static void
 worker_exit(int code, Datum arg)
 {
 	LWLockAcquire(background->lock, LW_EXCLUSIVE);
+	if (!slot_is_ours())
+	{
+		LWLockRelease(background->lock);
+		return;
+	}
 	background_slot->state = WORKER_UNUSED;
 	background_slot->latch = NULL;
 	/* somebody may wait for room, or this one has failed: look what there is */
@@ -125,6 +140,11 @@ static void
 worker_has_begun(void)
 {
 	LWLockAcquire(background->lock, LW_EXCLUSIVE);
+	if (!slot_is_ours())
+	{
+		LWLockRelease(background->lock);
+		proc_exit(0);
+	}
 	background_slot->pid = MyProcPid;
 	background_slot->state = WORKER_BUSY;
 	background_wake_launcher();
@@ -140,9 +160,16 @@ trigger_idem_worker_main(Datum arg)
 
 	background_slot = &background->workers[DatumGetInt32(arg)];
 	LWLockAcquire(background->lock, LW_EXCLUSIVE);
-	background_slot->latch = MyLatch;
 	slot = *background_slot;
+	if (slot.state == WORKER_STARTING && slot.latch == NULL)
+	{
+		background_slot->latch = MyLatch;
+		reserved_at = slot.reserved_at;
+	}
 	LWLockRelease(background->lock);
+	/* we have come too late, and it was given to another one */
+	if (reserved_at == 0)
+		proc_exit(0);
 	before_shmem_exit(worker_exit, (Datum) 0);
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);

@@ -218,7 +218,8 @@ claim_may_share(const Claim *claim, const Candidate *candidate)
 	return claim->claimer->worker_token == WORKER_OUTSIDE ||
 		(candidate->task->concurrency_limit == 0 &&
 		 DatumGetInt32(slot_getattr(entry, ENTRY_ATTEMPT, &isnull)) == last_well &&
-		 DatumGetInt32(slot_getattr(entry, ENTRY_MAX_ATTEMPTS, &isnull)) > 1);
+		 DatumGetInt32(slot_getattr(entry, ENTRY_FAILURES, &isnull)) + 1 <
+		 DatumGetInt32(slot_getattr(entry, ENTRY_MAX_ATTEMPTS, &isnull)));
 }
 
 /* ---------- Concurrency limits ---------- */

@@ -30,13 +30,15 @@
 /* ---------- Names and expressions ---------- */
 
 /*
- * The name of a job.  Some versions of pg_cron keep no more of it than fits into a
+ * The name of a job; with the database that it is executed in where that is another
+ * one than pg_cron's, which knows one job of each name and role.  Some versions of pg_cron keep no more of it than fits into a
  * type name: what is longer is replaced by its hash.
  */
 static char *
-job_name(const CronJob *job)
+job_name(const CronJob *job, const char *database)
 {
-	char	   *name = psprintf("trigger_idem %s%s%s", job->kind, job->subject ? " " : "",
+	char	   *name = psprintf("trigger_idem %s%s%s%s%s", database ? database : "",
+								database ? " " : "", job->kind, job->subject ? " " : "",
 								job->subject ? job->subject : "");
 	KeyMaterial material;
 	Key			hash;
@@ -44,7 +46,9 @@ job_name(const CronJob *job)
 	if (strlen(name) < NAMEDATALEN)
 		return name;
 	key_material_begin(&material, "trigger_idem job v1");
-	key_material_cstring(&material, job->subject);
+	if (database)
+		key_material_cstring(&material, database);
+	key_material_cstring(&material, job->subject ? job->subject : "");
 	key_material_hash(&material, &hash);
 	return psprintf("trigger_idem %s %.32s", job->kind, text_to_cstring(key_to_hex(&hash)));
 }
@@ -70,7 +74,7 @@ job_elsewhere(const CronJob *job)
 	char	   *database = get_database_name(MyDatabaseId);
 
 	return psprintf("SELECT cron.schedule_in_database(%s, %s, %s, %s);",
-					quote_literal_cstr(job_name(job)),
+					quote_literal_cstr(job_name(job, database)),
 					quote_literal_cstr(job_expression(job)),
 					quote_literal_cstr(job->command), quote_literal_cstr(database));
 }
@@ -144,7 +148,9 @@ static Statement schedule_job = {
 static Statement unschedule_job = {
 	.sql = "SELECT cron.unschedule(j.jobid) FROM cron.job j"
 	"  WHERE j.jobname::pg_catalog.text OPERATOR(pg_catalog.=) $1"
-	"    AND j.username::pg_catalog.text OPERATOR(pg_catalog.=) $2",
+	"    AND j.username::pg_catalog.text OPERATOR(pg_catalog.=) $2"
+	"    AND j.database::pg_catalog.text OPERATOR(pg_catalog.=)"
+	"      pg_catalog.current_database()::pg_catalog.text",
 	.expected = SPI_OK_SELECT,
 	.argtypes = {TEXTOID, TEXTOID}
 };
@@ -157,7 +163,7 @@ void
 cronjob_create(const CronJob *job, Oid role)
 {
 	OwnerScope	scope;
-	Datum		values[3] = {CStringGetTextDatum(job_name(job)),
+	Datum		values[3] = {CStringGetTextDatum(job_name(job, NULL)),
 	CStringGetTextDatum(job_expression(job)), CStringGetTextDatum(job->command)};
 
 	cronjob_require_extension(job);
@@ -180,7 +186,7 @@ void
 cronjob_drop(const CronJob *job, const char *owner)
 {
 	OwnerScope	scope;
-	Datum		values[2] = {CStringGetTextDatum(job_name(job)), CStringGetTextDatum(owner)};
+	Datum		values[2] = {CStringGetTextDatum(job_name(job, NULL)), CStringGetTextDatum(owner)};
 	Oid			role;
 
 	if (!OidIsValid(get_extension_oid("pg_cron", true)))

@@ -237,9 +237,12 @@ launcher_start_workers(void)
 	for (int i = 0; i < MAX_WORKERS; i++)
 	{
 		WorkerSlot *worker = &background->workers[i];
-		ServedDatabase *served = worker->wants_scan ? background_find_database(worker->database) : NULL;
+		ServedDatabase *served;
 
+		if (!worker->wants_scan)
+			continue;
 		worker->wants_scan = false;
+		served = background_find_database(worker->database);
 		if (served)
 			served->scan_at = now;
 	}
@@ -257,7 +260,9 @@ launcher_start_workers(void)
 			is_scanner[count++] = true;
 			served->scan_at = TimestampTzPlusMilliseconds(now, background_poll_interval);
 		}
-		next = Min(next, Max(served->scan_at, served->stay_away_until));
+		/* a scan that is due waits for a slot, whose exit wakes us */
+		if (Max(served->scan_at, served->stay_away_until) > now)
+			next = Min(next, Max(served->scan_at, served->stay_away_until));
 	}
 	LWLockRelease(background->lock);
 

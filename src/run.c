@@ -607,6 +607,25 @@ attempt_record(const pg_uuid_t *run_id, const Entry *entry, const AttemptResult 
 	store_insert(STORE_ATTEMPT, values, nulls);
 }
 
+/* Has somebody locked the key of this run, or of another that has it now? */
+static bool
+key_is_busy(const pg_uuid_t *run_id)
+{
+	Snapshot	snapshot = store_latest_snapshot();
+	StoreRow	row;
+	Datum		values[RUN_COLUMNS];
+	bool		nulls[RUN_COLUMNS];
+	StoreLock	lock = STORE_GONE;
+
+	if (store_fetch(STORE_RUN, UUIDPGetDatum(run_id), snapshot, values, nulls) &&
+		!nulls[RUN_KEY_ID - 1])
+		lock = store_row_lock(&row, STORE_IDEMPOTENCY_KEY, values[RUN_KEY_ID - 1], LockWaitSkip);
+	if (lock == STORE_LOCKED)
+		store_row_end(&row);
+	UnregisterSnapshot(snapshot);
+	return lock == STORE_BUSY;
+}
+
 static bool
 end_attempt(LockWaitPolicy policy, const pg_uuid_t *run_id, int attempt,
 			const AttemptResult *result, const RunOutcome *decided)
@@ -626,6 +645,12 @@ end_attempt(LockWaitPolicy policy, const pg_uuid_t *run_id, int attempt,
 			outcome = *decided;
 		else
 			run_judge(entry.values, result, &outcome);
+		/* who takes it away waits for nobody: the next look will do it */
+		if (policy == LockWaitSkip && RUN_STATUS_IS_FINAL(outcome.status) && key_is_busy(run_id))
+		{
+			store_row_end(&entry.row);
+			return false;
+		}
 		transition_check(RUN_EXECUTING, outcome.status);
 		attempt_record(run_id, &entry, result, now);
 		if (RUN_STATUS_IS_FINAL(outcome.status))
@@ -669,25 +694,6 @@ bool
 run_take_away(const pg_uuid_t *run_id, int attempt, const AttemptResult *result)
 {
 	return end_attempt(LockWaitSkip, run_id, attempt, result, NULL);
-}
-
-/* Has somebody locked the key of this run, or of another that has it now? */
-static bool
-key_is_busy(const pg_uuid_t *run_id)
-{
-	Snapshot	snapshot = store_latest_snapshot();
-	StoreRow	row;
-	Datum		values[RUN_COLUMNS];
-	bool		nulls[RUN_COLUMNS];
-	StoreLock	lock = STORE_GONE;
-
-	if (store_fetch(STORE_RUN, UUIDPGetDatum(run_id), snapshot, values, nulls) &&
-		!nulls[RUN_KEY_ID - 1])
-		lock = store_row_lock(&row, STORE_IDEMPOTENCY_KEY, values[RUN_KEY_ID - 1], LockWaitSkip);
-	if (lock == STORE_LOCKED)
-		store_row_end(&row);
-	UnregisterSnapshot(snapshot);
-	return lock == STORE_BUSY;
 }
 
 /*

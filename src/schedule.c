@@ -29,6 +29,7 @@
 #include "utils/datetime.h"
 #include "utils/fmgroids.h"
 #include "utils/jsonb.h"
+#include "utils/memutils.h"
 
 #include "access.h"
 #include "cron.h"
@@ -68,6 +69,8 @@ typedef struct Schedule
 	bool		cron_job;
 	TimestampTz made_up_to;		/* DT_NOBEGIN: null */
 	TimestampTz last_tick;		/* DT_NOBEGIN: null */
+	TimestampTz before;			/* the tick before one that is made up late;
+								 * DT_NOBEGIN: none */
 } Schedule;
 
 PG_FUNCTION_INFO_V1(trigger_idem_schedule_create);
@@ -460,13 +463,15 @@ static Datum
 tick_payload(const Schedule *schedule, TimestampTz tick)
 {
 	JsonbParseState *state = NULL;
+	TimestampTz last_tick = schedule->last_tick;
 	Datum		set;
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	object_set(&state, "schedule_id", schedule->schedule_id);
 	object_set(&state, "tick", tick_text(tick));
-	object_set(&state, "last_tick", TIMESTAMP_NOT_FINITE(schedule->last_tick) ||
-			   schedule->last_tick >= tick ? NULL : tick_text(schedule->last_tick));
+	if (!TIMESTAMP_NOT_FINITE(last_tick) && last_tick >= tick)
+		last_tick = schedule->before;
+	object_set(&state, "last_tick", TIMESTAMP_NOT_FINITE(last_tick) ? NULL : tick_text(last_tick));
 	set = JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
 	return schedule->payload.isnull ? set :
 		DirectFunctionCall2(jsonb_concat, schedule->payload.value, set);
@@ -573,6 +578,9 @@ catch_up_all(Schedule *schedule, const Cron *cron, TimestampTz after, TimestampT
 {
 	TimestampTz tick = after;
 	TriggerResult result;
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext tick_context = AllocSetContextCreate(caller, "trigger_idem tick",
+													   ALLOCSET_DEFAULT_SIZES);
 
 	for (int i = 0; cron_next_tick(cron, tick, &tick) && tick < fired; i++)
 	{
@@ -586,8 +594,17 @@ catch_up_all(Schedule *schedule, const Cron *cron, TimestampTz after, TimestampT
 					 errhint("The next firing goes on.")));
 			return;
 		}
+
+		/*
+		 * a firing before this one has come as far as made_up_to, which is a
+		 * tick
+		 */
+		schedule->before = schedule->made_up_to;
 		schedule->made_up_to = tick;
+		MemoryContextSwitchTo(tick_context);
 		tick_fire(schedule, tick, &result);
+		MemoryContextSwitchTo(caller);
+		MemoryContextReset(tick_context);
 	}
 	schedule->made_up_to = DT_NOBEGIN;
 }
@@ -637,9 +654,16 @@ trigger_idem_schedule_fire(PG_FUNCTION_ARGS)
 				 errhint("Create it with trigger_idem.schedule_create().")));
 	cron_require(schedule.cron, &cron);
 	tick = tick_choose(&schedule, &cron, fcinfo->args[1], now);
-	schedule_catch_up(&schedule, &cron, tick);
-	tick_fire(&schedule, tick, &result);
-	schedule_mark(&schedule, tick, &result.run_id);
+	schedule.before = DT_NOBEGIN;
+	if (tick > now)
+		/* one to come, ahead of its time: says nothing of those before it */
+		tick_trigger(&schedule, tick, &result);
+	else
+	{
+		schedule_catch_up(&schedule, &cron, tick);
+		tick_fire(&schedule, tick, &result);
+		schedule_mark(&schedule, tick, &result.run_id);
+	}
 
 	values[0] = UUIDPGetDatum(&result.run_id);
 	values[1] = BoolGetDatum(result.is_cached);

@@ -303,8 +303,9 @@ trigger_idem_wait_for_token(PG_FUNCTION_ARGS)
 	target.id = token;
 	if (token_is_over(values, nulls))
 	{
+		request->timed_out = nulls[WAIT_TOKEN_COMPLETED_AT - 1];
 		wait_remember(request, &target, 1);
-		return token_answer(fcinfo, &token, false);
+		return token_answer(fcinfo, &token, request->timed_out);
 	}
 	await_refuse_own(STORE_WAIT_TOKEN, &token, "token");
 	request->until = until;

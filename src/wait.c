@@ -28,6 +28,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "access.h"
 #include "application.h"
 #include "awaited.h"
 #include "batch.h"
@@ -345,7 +346,10 @@ wait_request(WaitKind kind, const void *name, int length, bool is_counted, text 
 
 /* ---------- Answers ---------- */
 
-/* How does a final run answer?  If it is gone, its status is the one known. */
+/*
+ * How does a final run answer?  If it is gone, its status is the one known.  Who may
+ * not see the run, for he only knows its key, gets no more than its status.
+ */
 void
 wait_run_answer(const pg_uuid_t *run_id, RunStatus known, RunAnswer *answer)
 {
@@ -361,10 +365,15 @@ wait_run_answer(const pg_uuid_t *run_id, RunStatus known, RunAnswer *answer)
 			(void) run_find_status(run_id, snapshot, &answer->status);
 		else
 			answer->status = run_status_from_oid(DatumGetObjectId(values[RUN_STATUS - 1]));
-		answer->output.value = values[RUN_OUTPUT - 1];
-		answer->output.isnull = nulls[RUN_OUTPUT - 1];
-		answer->error.value = values[RUN_ERROR - 1];
-		answer->error.isnull = nulls[RUN_ERROR - 1];
+		if (access_may_see_run(TextDatumGetCString(values[RUN_TASK_ID - 1]),
+							   TextDatumGetCString(values[RUN_TRIGGERED_BY - 1]),
+							   TextDatumGetCString(values[RUN_ENVIRONMENT - 1])))
+		{
+			answer->output.value = values[RUN_OUTPUT - 1];
+			answer->output.isnull = nulls[RUN_OUTPUT - 1];
+			answer->error.value = values[RUN_ERROR - 1];
+			answer->error.isnull = nulls[RUN_ERROR - 1];
+		}
 	}
 	UnregisterSnapshot(snapshot);
 }
@@ -435,30 +444,6 @@ answer_holds(const CurrentRun *run, const WaitAnswer *answer)
 	return true;
 }
 
-static Statement pass_wait = {
-	.sql = "UPDATE trigger_idem.wait SET passed_attempt = $3 "
-	"WHERE run_id OPERATOR(pg_catalog.=) $1 AND wait_id OPERATOR(pg_catalog.=) $2",
-	.expected = SPI_OK_UPDATE,
-	.argtypes = {UUIDOID, UUIDOID, INT4OID}
-};
-
-/*
- * An application passes a wait, in one of the transactions of its attempt: the
- * next one goes on counting there.
- */
-static void
-wait_pass(const WaitRequest *request)
-{
-	OwnerScope	scope;
-	Datum		values[3] = {UUIDPGetDatum(&request->run_id), UUIDPGetDatum(&request->wait_id),
-	Int32GetDatum(request->attempt)};
-
-	owner_begin(&scope);
-	scope_see_latest(&scope);
-	statement_run(&pass_wait, values, NULL);
-	owner_end(&scope);
-}
-
 /* Is a wait over?  Then this is the answer, the same in every attempt. */
 bool
 wait_find_answer(WaitRequest *request, WaitAnswer *answer)
@@ -473,7 +458,7 @@ wait_find_answer(WaitRequest *request, WaitAnswer *answer)
 	*answer = *found;
 	request->is_again = !answer_holds(run, found);
 	if (!request->is_again && run->is_entered && !request->what.isnull)
-		wait_pass(request);
+		application_pass(request, false);
 	return !request->is_again;
 }
 
@@ -595,7 +580,7 @@ wait_insert(const WaitRequest *request, TimestampTz now, bool has_ended)
 	if (has_ended)
 	{
 		SET(WAIT_ENDED_AT, TimestampTzGetDatum(now));
-		SET(WAIT_TIMED_OUT, BoolGetDatum(false));
+		SET(WAIT_TIMED_OUT, BoolGetDatum(request->timed_out));
 		SET(WAIT_PASSED_ATTEMPT, Int32GetDatum(request->attempt));
 	}
 	if (!request->what.isnull)
@@ -821,6 +806,10 @@ wait_record(WaitRequest *request, AttemptResult *result, RunOutcome *outcome)
 	/* this may have to wait for another holder of the key */
 	if (request->arguments && request->targets == NULL)
 		wait_trigger(request);
+	else
+		/* an application may have ended them in the meantime */
+		for (int i = 0; i < request->count; i++)
+			request->targets[i].is_new = false;
 	wait_lock_own_run(request);
 	pending = wait_mark_targets(request);
 	is_over = request->kind != WAIT_FOR_TIME && pending == 0;
@@ -841,9 +830,57 @@ wait_record(WaitRequest *request, AttemptResult *result, RunOutcome *outcome)
 	outcome->visible_from = is_over ? now : request->until;
 }
 
+static Statement pass_wait = {
+	.sql = "UPDATE trigger_idem.wait SET passed_attempt = $3 "
+	"WHERE run_id OPERATOR(pg_catalog.=) $1 AND wait_id OPERATOR(pg_catalog.=) $2",
+	.expected = SPI_OK_UPDATE,
+	.argtypes = {UUIDOID, UUIDOID, INT4OID}
+};
+
 /*
- * Record the waits that were over when they were asked for, with the attempt that
- * asked, unless it has waited for them before.
+ * An application passes a wait, in one of the transactions of its attempt: the
+ * next one goes on counting there.
+ */
+static void
+wait_mark_passed(const WaitRequest *request)
+{
+	OwnerScope	scope;
+	Datum		values[3] = {UUIDPGetDatum(&request->run_id), UUIDPGetDatum(&request->wait_id),
+	Int32GetDatum(request->attempt)};
+
+	owner_begin(&scope);
+	scope_see_latest(&scope);
+	statement_run(&pass_wait, values, NULL);
+	owner_end(&scope);
+}
+
+/* Record a wait that was over when it was asked for. */
+static void
+wait_record_over(const WaitRequest *request)
+{
+	wait_forget(request);
+	wait_insert(request, GetCurrentTimestamp(), true);
+	for (int i = 0; i < request->count; i++)
+		awaited_insert(request, i);
+	CommandCounterIncrement();
+}
+
+/*
+ * An application has passed a wait, which was recorded before or not.  This is done
+ * when it commits, with the lock of its queue entry, so that it holds none before.
+ */
+void
+wait_record_passed(const WaitRequest *request, bool was_over)
+{
+	if (was_over)
+		wait_record_over(request);
+	else
+		wait_mark_passed(request);
+}
+
+/*
+ * Record the waits of a handler that were over when it asked for them, with the end
+ * of its attempt.
  */
 void
 wait_record_remembered(const CurrentRun *run)
@@ -854,15 +891,7 @@ wait_record_remembered(const CurrentRun *run)
 		return;
 	PushActiveSnapshot(GetTransactionSnapshot());
 	foreach(cell, run->waits->remembered)
-	{
-		WaitRequest *request = lfirst(cell);
-
-		wait_forget(request);
-		wait_insert(request, GetCurrentTimestamp(), true);
-		for (int i = 0; i < request->count; i++)
-			awaited_insert(request, i);
-		CommandCounterIncrement();
-	}
+		wait_record_over(lfirst(cell));
 	PopActiveSnapshot();
 	run->waits->remembered = NIL;
 }
@@ -966,10 +995,11 @@ wait_remember(const WaitRequest *request, const WaitTarget *targets, int count)
 	if (count > 0)
 		memcpy(copy->targets, targets, count * sizeof(WaitTarget));
 	copy->count = count;
-	wait_state(run)->remembered = lappend(wait_state(run)->remembered, copy);
-	MemoryContextSwitchTo(caller);
 	if (run->is_entered)
-		wait_record_remembered(run);
+		application_pass(copy, true);
+	else
+		wait_state(run)->remembered = lappend(wait_state(run)->remembered, copy);
+	MemoryContextSwitchTo(caller);
 }
 
 /* ---------- Ending a wait ---------- */

@@ -30,6 +30,7 @@ typedef struct WaitRequest
 	pg_uuid_t	wait_id;
 	Datum		path;			/* text[]: the step around it, and its name */
 	TimestampTz until;			/* DT_NOEND: as long as it takes */
+	bool		timed_out;		/* if it was over when it was asked for */
 	bool		is_again;		/* there is an answer, which does not hold any
 								 * more */
 	NullableDatum *arguments;	/* of a trigger; NULL: it is none */
@@ -90,6 +91,7 @@ extern bool wait_has_begun(const CurrentRun *run);
 extern void wait_check_not_begun(void);
 extern void wait_record(WaitRequest *request, AttemptResult *result, RunOutcome *outcome);
 extern void wait_suspend(CurrentRun *run, AttemptResult *result);
+extern void wait_record_passed(const WaitRequest *request, bool was_over);
 extern void wait_record_remembered(const CurrentRun *run);
 
 extern void wait_note_timeout(const pg_uuid_t *run_id, EndedWait *wait);

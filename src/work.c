@@ -350,6 +350,15 @@ work_record_failure(Work *work, const CurrentRun *run, const ErrorData *error)
 	work_commit(work);
 }
 
+/* What is done after a handler, however it ended */
+static void
+work_leave_handler(void)
+{
+	handler_ends();
+	current_run_clear();
+	step_forget_run();
+}
+
 /*
  * Suspend the run of a handler that has asked for it.  What it wants to trigger
  * may turn out to be impossible, or it may have lost its run: that is the answer.
@@ -365,6 +374,9 @@ work_suspend(Work *work, CurrentRun *run)
 	result.steps_done = run->steps_done;
 	result.steps_replayed = run->steps_replayed;
 	PortalContext = work->attempt_context;
+	handler_is_running = true;
+	if (work_stop)
+		work_request_stop();
 	PG_TRY();
 	{
 		work_use_read_committed();
@@ -378,7 +390,7 @@ work_suspend(Work *work, CurrentRun *run)
 	}
 	PG_END_TRY();
 	PortalContext = portal_context;
-	current_run_clear();
+	work_leave_handler();
 	return error;
 }
 
@@ -405,15 +417,6 @@ current_run_fill(const Work *work, const ClaimedRun *claimed, CurrentRun *run)
 	run->environment = claimed->environment;
 	run->context = work->attempt_context;
 	run->last_wait = claimed->wait;
-}
-
-/* What is done after a handler, however it ended */
-static void
-work_leave_handler(void)
-{
-	handler_ends();
-	current_run_clear();
-	step_forget_run();
 }
 
 /* The same, and for its attempt; was that canceled? */
@@ -567,6 +570,7 @@ work_group(Work *work, List *claimed, int from, int size, ErrorData **interrupt)
 		error = work_recover(work, portal);
 		count = executed = 0;
 		was_canceled = work_leave_attempt();
+		worker_hand_restart();
 	}
 	PG_END_TRY();
 	PortalContext = portal_context;

@@ -162,6 +162,17 @@ worker_hand_clear(void)
 	SpinLockRelease(&my_sign->mutex);
 }
 
+/* A group has failed: none of its attempts has begun after all. */
+void
+worker_hand_restart(void)
+{
+	SpinLockAcquire(&my_sign->mutex);
+	for (int i = 0; i < my_sign->hand_size; i++)
+		my_sign->hand[i].has_begun = false;
+	my_sign->hand_next = 0;
+	SpinLockRelease(&my_sign->mutex);
+}
+
 /* Take an attempt into the hand, before others can see that it was claimed. */
 void
 worker_hand_add(const pg_uuid_t *run_id, int attempt)
@@ -190,6 +201,8 @@ worker_begin_attempt(const pg_uuid_t *run_id, int attempt, int64 lease_ms)
 	HandSlot   *slot;
 	bool		is_ours;
 
+	/* before it can be seen that it has begun: the claim may have taken long */
+	worker_tick();
 	SpinLockAcquire(&my_sign->mutex);
 	slot = hand_find(my_sign, run_id, attempt);
 	is_ours = slot && !slot->is_taken;
@@ -205,7 +218,6 @@ worker_begin_attempt(const pg_uuid_t *run_id, int attempt, int64 lease_ms)
 	SpinLockRelease(&my_sign->mutex);
 	if (!is_ours)
 		return false;
-	worker_tick();
 	enable_timeout_every(tick_timeout, TimestampTzPlusMilliseconds(now, interval), interval);
 	if (my_sign->hand_next < my_sign->hand_size)
 		enable_timeout_after(in_hand_timeout, IN_HAND_MS + 1);
@@ -316,11 +328,11 @@ worker_cancel(dsm_segment *segment, const pg_uuid_t *run_id, int attempt)
 
 /* Has the worker been seen within this time?  We see ourselves. */
 static bool
-sign_is_silent(SignOfLife *sign, int64 max_silence_ms)
+sign_is_silent(SignOfLife *sign, TimestampTz now, int64 max_silence_ms)
 {
 	return sign != my_sign &&
-		TimestampDifferenceExceeds((TimestampTz) pg_atomic_read_u64(&sign->tick),
-								   GetCurrentTimestamp(), (int) Min(max_silence_ms, INT_MAX));
+		TimestampDifferenceExceeds((TimestampTz) pg_atomic_read_u64(&sign->tick), now,
+								   (int) Min(max_silence_ms, INT_MAX));
 }
 
 /*
@@ -342,11 +354,14 @@ worker_take(int64 token, const pg_uuid_t *run_id, int attempt, int64 max_silence
 	if (segment == NULL)
 		return WORKER_GONE;
 	sign = dsm_segment_address(segment);
-	is_silent = sign_is_silent(sign, max_silence_ms);
 	SpinLockAcquire(&sign->mutex);
 	slot = hand_find(sign, run_id, attempt);
+	is_silent = sign_is_silent(sign, now, max_silence_ms);
 	if (slot && slot->has_begun)
+	{
+		slot->is_taken |= is_silent;
 		answer = is_silent ? WORKER_SILENT : WORKER_KEEPS;
+	}
 	else
 	{
 		if (slot && (is_silent ||

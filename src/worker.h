@@ -31,6 +31,7 @@ typedef enum WorkerAnswer
 extern int64 worker_begin(void);
 extern void worker_end(void);
 extern void worker_hand_clear(void);
+extern void worker_hand_restart(void);
 extern void worker_hand_add(const pg_uuid_t *run_id, int attempt);
 extern bool worker_begin_attempt(const pg_uuid_t *run_id, int attempt, int64 lease_ms);
 extern bool worker_end_attempt(void);

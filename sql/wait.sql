@@ -1426,3 +1426,38 @@ SELECT wait_test.error_of('SELECT trigger_idem.wait_token_create()');
 SELECT wait_test.error_of(format('SELECT trigger_idem.wait_token_complete(%L)', :'unfinished'));
 SELECT wait_test.error_of('SELECT trigger_idem.trigger_task_and_wait(''wait_quick'')');
 ROLLBACK;
+
+-- ---------- What one may not see, and one's own ----------
+
+-- who only knows the key of somebody else's run gets no more than its status
+CREATE ROLE regress_wait_stranger;
+GRANT USAGE ON SCHEMA trigger_idem TO regress_wait_stranger;
+GRANT EXECUTE ON FUNCTION trigger_idem.trigger_task_and_wait, trigger_idem.batch_trigger_task_and_wait TO regress_wait_stranger;
+SELECT status FROM trigger_idem.trigger_task('wait_quick', '"secret"', 'wait secret');
+CALL trigger_idem.work('wait');
+SELECT is_cached, status, output FROM trigger_idem.trigger_task_and_wait('wait_quick', NULL, 'wait secret');
+SET ROLE regress_wait_stranger;
+SELECT is_cached, status, output, error FROM trigger_idem.trigger_task_and_wait('wait_quick', NULL, 'wait secret');
+SELECT is_cached, status, output, error FROM trigger_idem.batch_trigger_task_and_wait('wait_quick', '[{"options": {"idempotency_key": "wait secret"}}]');
+RESET ROLE;
+DROP OWNED BY regress_wait_stranger;
+DROP ROLE regress_wait_stranger;
+
+-- an application waits for a run that its own transaction has triggered: refused; or
+-- has canceled after it began to wait: that is over
+SELECT run_id AS app FROM trigger_idem.trigger_task('wait_app') \gset
+SELECT attempt FROM trigger_idem.run_claim('w', 'wait_app');
+BEGIN;
+SELECT trigger_idem.run_enter(:'app', 1);
+SELECT is_cached FROM trigger_idem.trigger_task('wait_quick', NULL, 'wait own transaction');
+SELECT wait_test.error_of($$SELECT trigger_idem.trigger_task_and_wait('wait_quick', NULL, 'wait own transaction')$$);
+SELECT run_id AS child FROM trigger_idem.trigger_task_and_wait('wait_quick') \gset
+SELECT trigger_idem.run_cancel(:'child');
+COMMIT;
+SELECT attempt FROM trigger_idem.run_claim('w', 'wait_app');
+BEGIN;
+SELECT trigger_idem.run_enter(:'app', 2);
+SELECT is_cached, status FROM trigger_idem.trigger_task_and_wait('wait_quick');
+SELECT trigger_idem.run_complete(:'app', 2);
+COMMIT;
+SELECT status FROM trigger_idem.runs WHERE run_id = :'app';

@@ -29,6 +29,7 @@
 #include "utils/tuplestore.h"
 
 #include "access.h"
+#include "answer.h"
 #include "application.h"
 #include "claim.h"
 #include "current.h"
@@ -38,6 +39,7 @@
 #include "statement.h"
 #include "step.h"
 #include "store.h"
+#include "suspend.h"
 #include "task.h"
 #include "wait.h"
 #include "worker.h"
@@ -162,7 +164,7 @@ named_before_commit(void)
 		NamedAttempt *name = lfirst(cell);
 
 		if (name->wait)
-			wait_record(name->wait, &name->result, &name->outcome);
+			suspend_record(name->wait, &name->result, &name->outcome);
 		if (name->ends &&
 			!run_end_attempt(&name->run_id, name->attempt, &name->result, &name->outcome))
 			current_stale_error(&name->run_id, name->attempt);
@@ -173,7 +175,7 @@ named_before_commit(void)
 		const NamedAttempt *name = lfirst(cell);
 
 		if (name->passed)
-			wait_record_passed(name->passed, name->was_over);
+			suspend_record_passed(name->passed, name->was_over);
 	}
 	PopActiveSnapshot();
 }
@@ -550,7 +552,6 @@ Datum
 trigger_idem_run_once_begin(PG_FUNCTION_ARGS)
 {
 	ApplicationCall call;
-	TupleDesc	desc;
 	Jsonb	   *output;
 	Key			step_id;
 	Datum		values[3];
@@ -559,15 +560,13 @@ trigger_idem_run_once_begin(PG_FUNCTION_ARGS)
 	call_begin(fcinfo, "run_once_begin()", &call);
 	(void) step_arg(fcinfo, &call, &step_id);
 	call_require_owner(&call);
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "run_once_begin() does not return a row");
 	call_renew(&call);
 
 	values[0] = BoolGetDatum(memo_read(&call, &step_id, &output));
 	values[1] = PointerGetDatum(output);
 	nulls[1] = output == NULL;
 	values[2] = PointerGetDatum(key_to_hex(&step_id));
-	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+	PG_RETURN_DATUM(answer_row(fcinfo, values, nulls));
 }
 
 /* run_once_end(run_id uuid, attempt int, key text, output jsonb) */
@@ -712,7 +711,6 @@ trigger_idem_run_fail(PG_FUNCTION_ARGS)
 	ApplicationCall call;
 	AttemptResult result = {.end = ATTEMPT_FAILED};
 	NamedAttempt *name;
-	TupleDesc	desc;
 	Datum		values[2];
 	bool		nulls[2] = {false, false};
 
@@ -726,14 +724,12 @@ trigger_idem_run_fail(PG_FUNCTION_ARGS)
 	result.error = jsonb_arg(fcinfo, 2);
 	call_begin(fcinfo, "run_fail()", &call);
 	call_require_owner(&call);
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "run_fail() does not return a row");
 	name = call_end(&call, &result);
 
 	values[0] = ObjectIdGetDatum(run_status_oid(name->outcome.status));
 	values[1] = TimestampTzGetDatum(name->outcome.visible_from);
 	nulls[1] = RUN_STATUS_IS_FINAL(name->outcome.status);
-	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+	PG_RETURN_DATUM(answer_row(fcinfo, values, nulls));
 }
 
 /* run_release(run_id uuid, attempt int, delay interval) */

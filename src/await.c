@@ -12,7 +12,6 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -25,6 +24,7 @@
 #include "utils/tuplestore.h"
 #include "utils/wait_event.h"
 
+#include "answer.h"
 #include "await.h"
 #include "background.h"
 #include "batch.h"
@@ -129,16 +129,6 @@ answer_values(const RunAnswer *answer, Datum *values, bool *nulls)
 	nulls[1] = answer->output.isnull;
 	values[2] = answer->error.value;
 	nulls[2] = answer->error.isnull;
-}
-
-static Datum
-answer_row(FunctionCallInfo fcinfo, Datum *values, bool *nulls)
-{
-	TupleDesc	desc;
-
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "function does not return a row");
-	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
 }
 
 /* ---------- trigger_task_and_wait ---------- */
@@ -252,7 +242,7 @@ task_is_over(TriggerCall *trigger, const WaitRequest *request, WaitTarget *targe
 	else
 	{
 		await_refuse_own(STORE_RUN, &target->id, "run");
-		wait_check_cycle(target);
+		wait_check_cycle(&current_run()->run_id, &target->id);
 	}
 	return target->has_ended;
 }
@@ -346,7 +336,7 @@ batch_is_over(BatchItem *batch, int count, WaitTarget *targets)
 		is_over = false;
 		await_refuse_own(STORE_RUN, &targets[i].id, "run");
 		if (current_run())
-			wait_check_cycle(&targets[i]);
+			wait_check_cycle(&current_run()->run_id, &targets[i].id);
 	}
 	return is_over;
 }
@@ -501,7 +491,7 @@ trigger_idem_run_wait(PG_FUNCTION_ARGS)
 	request->targets = MemoryContextAlloc(current_run()->context, sizeof(WaitTarget));
 	request->targets[0] = target;
 	request->count = 1;
-	wait_check_cycle(&target);
+	wait_check_cycle(&current_run()->run_id, &target.id);
 	wait_begin(request);
 	return run_wait_answer(fcinfo, &target.id, RUN_WAIT_BEGINS, NULL);
 }

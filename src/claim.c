@@ -44,6 +44,7 @@
 #include "key.h"
 #include "lock.h"
 #include "store.h"
+#include "takeover.h"
 #include "task.h"
 #include "wait.h"
 #include "worker.h"
@@ -679,7 +680,7 @@ claim_take_over_dead(TimestampTz *looked_at, bool nothing_is_due)
 	if (!nothing_is_due && !TimestampDifferenceExceeds(*looked_at, now, LOOK_FOR_DEAD_MS))
 		return false;
 	*looked_at = now;
-	if (run_take_over_dead() == 0)
+	if (take_over_dead() == 0)
 		return false;
 	CommandCounterIncrement();
 	return true;

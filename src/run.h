@@ -115,7 +115,5 @@ extern bool run_end_attempt(const pg_uuid_t *run_id, int attempt, const AttemptR
 							const RunOutcome *outcome);
 extern bool run_take_away(const pg_uuid_t *run_id, int attempt, const AttemptResult *result);
 extern bool run_end_unclaimed(const pg_uuid_t *run_id, RunStatus status, bool wait);
-extern int64 run_lease_ms(const char *task_id);
-extern int	run_take_over_dead(void);
 
 #endif							/* TRIGGER_IDEM_RUN_H */

@@ -21,6 +21,7 @@
 #include "background_shared.h"
 #include "run.h"
 #include "store.h"
+#include "takeover.h"
 #include "task.h"
 
 /* A scan looks at no more entries of a queue than this. */
@@ -101,7 +102,7 @@ scan_database(List **roles)
 	StoreWalk	walk;
 	const char *queue = "";
 
-	(void) run_take_over_dead();
+	(void) take_over_dead();
 	CommandCounterIncrement();
 	now = GetCurrentTimestamp();
 	snapshot = store_latest_snapshot();

@@ -17,11 +17,8 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
-#include "fmgr.h"
-#include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/array.h"
@@ -32,6 +29,7 @@
 #include "utils/memutils.h"
 
 #include "access.h"
+#include "answer.h"
 #include "cron.h"
 #include "cronjob.h"
 #include "environment.h"
@@ -639,14 +637,11 @@ trigger_idem_schedule_fire(PG_FUNCTION_ARGS)
 	Schedule	schedule;
 	Cron		cron;
 	TriggerResult result;
-	TupleDesc	desc;
 	Datum		values[2];
 	bool		nulls[2] = {false, false};
 
 	PreventCommandDuringRecovery("schedule_fire()");
 	PreventCommandIfReadOnly("schedule_fire()");
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "schedule_fire() must return a row");
 	if (!schedule_lock_ours(fcinfo, &schedule))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -667,7 +662,7 @@ trigger_idem_schedule_fire(PG_FUNCTION_ARGS)
 
 	values[0] = UUIDPGetDatum(&result.run_id);
 	values[1] = BoolGetDatum(result.is_cached);
-	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+	PG_RETURN_DATUM(answer_row(fcinfo, values, nulls));
 }
 
 /* ---------- work_schedule ---------- */

@@ -11,14 +11,12 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
-#include "fmgr.h"
-#include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 
+#include "answer.h"
 #include "await.h"
 #include "environment.h"
 #include "key.h"
@@ -92,7 +90,6 @@ trigger_idem_wait_token_create(PG_FUNCTION_ARGS)
 	const char *environment;
 	TimestampTz now = GetCurrentTimestamp();
 	pg_uuid_t	token;
-	TupleDesc	desc;
 	Datum		values[WAIT_TOKEN_COLUMNS];
 	bool		nulls[WAIT_TOKEN_COLUMNS];
 	bool		is_cached;
@@ -135,12 +132,10 @@ trigger_idem_wait_token_create(PG_FUNCTION_ARGS)
 		CommandCounterIncrement();
 	}
 
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "function does not return a row");
 	values[0] = UUIDPGetDatum(&token);
 	values[1] = BoolGetDatum(is_cached);
 	nulls[0] = nulls[1] = false;
-	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+	PG_RETURN_DATUM(answer_row(fcinfo, values, nulls));
 }
 
 /* ---------- Completing ---------- */
@@ -249,12 +244,9 @@ token_answer(FunctionCallInfo fcinfo, const pg_uuid_t *token, bool timed_out)
 	Snapshot	snapshot = store_latest_snapshot();
 	Datum		row[WAIT_TOKEN_COLUMNS];
 	bool		row_nulls[WAIT_TOKEN_COLUMNS];
-	TupleDesc	desc;
 	Datum		values[2] = {BoolGetDatum(false)};
 	bool		nulls[2] = {false, true};
 
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "function does not return a row");
 	if (store_fetch(STORE_WAIT_TOKEN, UUIDPGetDatum(token), snapshot, row, row_nulls))
 	{
 		/* not over: an application is told that it waits */
@@ -267,7 +259,7 @@ token_answer(FunctionCallInfo fcinfo, const pg_uuid_t *token, bool timed_out)
 		}
 	}
 	UnregisterSnapshot(snapshot);
-	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
+	return answer_row(fcinfo, values, nulls);
 }
 
 /* wait_for_token(token uuid) */

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * wait.h
- *	  Waiting: runs that are suspended until something has happened.
+ *	  Waiting: what a run asks to wait for, and the answers.
  *
  *-------------------------------------------------------------------------
  */
@@ -81,7 +81,7 @@ extern void wait_is_keyless(WaitRequest *request, const pg_uuid_t *keyless);
 extern bool wait_find_answer(WaitRequest *request, WaitAnswer *answer);
 extern void wait_remember(const WaitRequest *request, const WaitTarget *targets, int count);
 extern WaitTarget *wait_batch_targets(const pg_uuid_t *wait_id, int *count);
-extern void wait_check_cycle(const WaitTarget *target);
+extern void wait_check_cycle(const pg_uuid_t *waiter, const pg_uuid_t *first);
 extern void wait_begin(WaitRequest *request);
 extern void wait_run_answer(const pg_uuid_t *run_id, RunStatus known, RunAnswer *answer);
 
@@ -89,10 +89,10 @@ extern void wait_run_answer(const pg_uuid_t *run_id, RunStatus known, RunAnswer 
 extern void wait_init(void);
 extern bool wait_has_begun(const CurrentRun *run);
 extern void wait_check_not_begun(void);
-extern void wait_record(WaitRequest *request, AttemptResult *result, RunOutcome *outcome);
-extern void wait_suspend(CurrentRun *run, AttemptResult *result);
-extern void wait_record_passed(const WaitRequest *request, bool was_over);
-extern void wait_record_remembered(const CurrentRun *run);
+extern WaitRequest *wait_take_request(CurrentRun *run);
+extern List *wait_take_remembered(const CurrentRun *run);
+extern const char *wait_kind_name(WaitKind kind);
+extern bool wait_run_has_completed(const pg_uuid_t *run_id, RunStatus known);
 
 extern void wait_note_timeout(const pg_uuid_t *run_id, EndedWait *wait);
 

@@ -65,6 +65,7 @@
 #include "statement.h"
 #include "step.h"
 #include "store.h"
+#include "suspend.h"
 #include "task.h"
 #include "wait.h"
 #include "work.h"
@@ -346,7 +347,7 @@ work_record_failure(Work *work, const CurrentRun *run, const ErrorData *error)
 	result.steps_replayed = run->steps_replayed;
 	work_use_read_committed();
 	if (run_end_attempt(&run->run_id, run->attempt, &result, NULL))
-		wait_record_remembered(run);
+		suspend_record_remembered(run);
 	work_commit(work);
 }
 
@@ -380,7 +381,7 @@ work_suspend(Work *work, CurrentRun *run)
 	PG_TRY();
 	{
 		work_use_read_committed();
-		wait_suspend(run, &result);
+		suspend_run(run, &result);
 		work_commit(work);
 	}
 	PG_CATCH();

@@ -60,11 +60,13 @@ sub kill_server
 	my ($postmaster) = slurp_file($node->data_dir . '/postmaster.pid') =~ /^(\d+)/;
 	my $tries = 10 * $PostgreSQL::Test::Utils::timeout_default;
 
-	# What waits for a standby would go on without a server, and complete its run.
-	my @at_claims = map { $_->{pid} } grep { !$_->{gate} } @works;
-	kill 'STOP', @at_claims;
+	# The workers shall die where they are.  Those that outlive the postmaster may
+	# still go on and complete their runs: one that waits for a standby, and one whose
+	# gate was open before it noticed, for the session that keeps it closed ends, too.
+	my @pids_of_workers = map { $_->{pid} } @works;
+	kill 'STOP', @pids_of_workers;
 	$node->kill9;
-	kill 'KILL', @at_claims;
+	kill 'KILL', @pids_of_workers;
 
 	# the others end by themselves
 	while (kill 0, $postmaster, @pids)

@@ -24,9 +24,7 @@ SELECT environment, count(*) FROM trigger_idem.runs WHERE task_id = 'environment
 -- an environment of a role is for its members
 CREATE ROLE regress_tenant;
 CREATE ROLE regress_outsider;
-GRANT USAGE ON SCHEMA trigger_idem TO regress_tenant, regress_outsider;
-GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA trigger_idem TO regress_tenant, regress_outsider;
-GRANT SELECT ON trigger_idem.runs TO regress_tenant, regress_outsider;
+SELECT trigger_idem.access_grant(role, 'trigger') FROM unnest('{regress_tenant,regress_outsider}'::regrole[]) role;
 GRANT USAGE ON SCHEMA helper TO regress_tenant, regress_outsider;
 SELECT trigger_idem.environment_create('tenant', 'regress_tenant');
 SET ROLE regress_outsider;

@@ -239,6 +239,15 @@ typedef struct ApplicationCall
 	bool		entry_nulls[ENTRY_COLUMNS];
 } ApplicationCall;
 
+/* May the caller work the run?  Its task's owner may, in every environment. */
+static bool
+call_may_work(const ApplicationCall *call)
+{
+	return access_may_work(call->task) &&
+		(environment_is_open(TextDatumGetCString(call->run[RUN_ENVIRONMENT - 1])) ||
+		 access_is_member(GetUserId(), call->task->owner));
+}
+
 /*
  * Read the arguments run_id and attempt, which come first, and find out whether
  * the attempt owns the run.  42704 for a run that the caller may not work.
@@ -264,7 +273,7 @@ call_begin(FunctionCallInfo fcinfo, const char *function, ApplicationCall *call)
 	if (found)
 		call->task = task_find(TextDatumGetCString(call->run[RUN_TASK_ID - 1]));
 	if (!found || call->task == NULL ||
-		!access_may_work(call->task, TextDatumGetCString(call->run[RUN_ENVIRONMENT - 1])))
+		!call_may_work(call))
 		run_unknown_error(&call->run_id);
 	call->is_owner = store_fetch(STORE_QUEUE_ENTRY, UUIDPGetDatum(&call->run_id), snapshot,
 								 call->entry, call->entry_nulls) &&
@@ -363,7 +372,7 @@ claim_arguments(FunctionCallInfo fcinfo, Claimer *claimer)
 		interval_check("lease_duration", claimer->lease, LEASE_MIN_US);
 	}
 	if (!PG_ARGISNULL(4))
-		claimer->environment = environment_choose(PG_GETARG_TEXT_PP(4));
+		claimer->environment = environment_to_work(PG_GETARG_TEXT_PP(4));
 	claimer->task_ids = task_ids_arg(fcinfo, 5);
 	claimer->worker_token = WORKER_OUTSIDE;
 	claimer->context = CurrentMemoryContext;

@@ -25,6 +25,7 @@
 #include "utils/numeric.h"
 #include "utils/tuplestore.h"
 
+#include "access.h"
 #include "acquire.h"
 #include "batch.h"
 #include "compat.h"
@@ -340,14 +341,16 @@ BatchItem *
 batch_prepare(const NullableDatum *arguments, int *count)
 {
 	Jsonb	   *items;
+	const Task *task;
 
 	wait_check_not_begun();
 	/* checked here too, for a batch may be empty */
 	if (arguments[BATCH_TASK_ID].isnull)
 		identifier_check("task", NULL);
-	(void) task_require(TextDatumGetCString(arguments[BATCH_TASK_ID].value));
+	task = task_require(TextDatumGetCString(arguments[BATCH_TASK_ID].value));
+	access_require(ACCESS_TRIGGER, task);
 	(void) environment_choose(arguments[BATCH_ENVIRONMENT].isnull ? NULL :
-							  DatumGetTextPP(arguments[BATCH_ENVIRONMENT].value));
+							  DatumGetTextPP(arguments[BATCH_ENVIRONMENT].value), task);
 	if (!arguments[BATCH_IDEMPOTENCY_KEY].isnull)
 		key_check_text(DatumGetTextPP(arguments[BATCH_IDEMPOTENCY_KEY].value));
 	if (arguments[BATCH_ITEMS].isnull)

@@ -37,6 +37,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "access.h"
 #include "current.h"
 #include "environment.h"
 #include "key.h"
@@ -300,7 +301,7 @@ step_identify(Step *step, text *key, bool is_global)
 				 &step->id);
 		return;
 	}
-	step->environment = environment_choose(NULL);
+	step->environment = environment_choose(NULL, NULL);
 	key_material_begin(&material, GLOBAL_STEP_DOMAIN);
 	key_material_cstring(&material, step->environment);
 	key_material_cstring(&material, GetUserNameFromId(GetUserId(), false));
@@ -570,6 +571,7 @@ step_once_global(Step *step, const StepAction *action, const Interval *ttl, bool
 	owner_begin(&scope);
 	statement_run(&upsert_global_step, values, nulls);
 	owner_end(&scope);
+	environment_keep(step->environment);
 	CommandCounterIncrement();
 	return output;
 }
@@ -647,7 +649,9 @@ run_once(FunctionCallInfo fcinfo, const StepAction *action, const char *function
 	bool		isnull;
 
 	wait_check_not_begun();
-	if (!is_global)
+	if (is_global)
+		access_require_for_any(ACCESS_TRIGGER, function);
+	else
 		require_run(function);
 	step_identify(&step, PG_GETARG_TEXT_PP(0), is_global);
 	output = is_global ? step_once_global(&step, action, ttl, &isnull) :

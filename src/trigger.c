@@ -24,6 +24,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "access.h"
 #include "acquire.h"
 #include "current.h"
 #include "environment.h"
@@ -194,6 +195,7 @@ trigger_prepare(const NullableDatum *options, TriggerReason reason, TriggerCall 
 	if (task_id == NULL)
 		identifier_check("task", NULL);
 	trigger->task = task_require(task_id);
+	access_require(ACCESS_TRIGGER, trigger->task);
 
 	due_options(options, trigger);
 	trigger_set_now(trigger, GetCurrentTimestamp());
@@ -221,7 +223,8 @@ trigger_prepare(const NullableDatum *options, TriggerReason reason, TriggerCall 
 	option_check_size("metadata", trigger->metadata, trigger_idem_max_metadata_size);
 
 	trigger->environment = environment_choose(environment.isnull ? NULL :
-											  DatumGetTextPP(environment.value));
+											  DatumGetTextPP(environment.value), trigger->task);
+	environment_check_run_as(trigger->environment, trigger->task);
 	key_options(options, reason, trigger);
 }
 
@@ -346,6 +349,7 @@ trigger_finish(const TriggerCall *trigger)
 {
 	/* we have locked the table of runs: the task's name stays its owner's */
 	task_require_same(trigger->task->task_id, trigger->task->owner);
+	environment_keep(trigger->environment);
 	/* a second trigger in the same command must see these rows */
 	CommandCounterIncrement();
 }

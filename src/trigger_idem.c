@@ -10,6 +10,7 @@
 #include "fmgr.h"
 #include "utils/guc.h"
 
+#include "access.h"
 #include "application.h"
 #include "background.h"
 #include "control.h"
@@ -97,6 +98,7 @@ _PG_init(void)
 							 NULL, NULL, NULL);
 
 	store_init();
+	access_init();
 	task_init();
 	background_init();
 	wake_init();

@@ -736,7 +736,7 @@ work_arguments(FunctionCallInfo fcinfo, Claimer *claimer)
 		identifier_check("queue", claimer->queue);
 	}
 	if (!PG_ARGISNULL(2))
-		claimer->environment = pstrdup(environment_choose(PG_GETARG_TEXT_PP(2)));
+		claimer->environment = environment_to_work(PG_GETARG_TEXT_PP(2));
 	claimer->worker_id = psprintf("backend %d", MyProcPid);
 }
 

@@ -35,6 +35,7 @@
 #include "current.h"
 #include "environment.h"
 #include "key.h"
+#include "limit.h"
 #include "run.h"
 #include "statement.h"
 #include "step.h"
@@ -572,6 +573,8 @@ trigger_idem_run_once_begin(PG_FUNCTION_ARGS)
 	call_renew(&call);
 
 	values[0] = BoolGetDatum(memo_read(&call, &step_id, &output));
+	if (!DatumGetBool(values[0]))
+		limit_steps_of_run(&call.run_id, false);
 	values[1] = PointerGetDatum(output);
 	nulls[1] = output == NULL;
 	values[2] = PointerGetDatum(key_to_hex(&step_id));
@@ -590,6 +593,7 @@ trigger_idem_run_once_end(PG_FUNCTION_ARGS)
 	bool		is_current;
 
 	call_begin(fcinfo, "run_once_end()", &call);
+	limit_output("output of the step", fcinfo->args[3]);
 	key = step_arg(fcinfo, &call, &step_id);
 	call_require_owner(&call);
 	call_renew(&call);
@@ -597,12 +601,16 @@ trigger_idem_run_once_end(PG_FUNCTION_ARGS)
 		memcmp(&current_run()->run_id, &call.run_id, sizeof(pg_uuid_t)) == 0;
 	if (is_current)
 		step_prepare_memo();
-	if (!memo_read(&call, &step_id, &stored) && memo_write(&call, &step_id, key, output))
+	if (!memo_read(&call, &step_id, &stored))
 	{
-		/* run_once() of the entered run shall see it */
-		if (is_current)
-			step_add_memo(&step_id, PointerGetDatum(output), output == NULL);
-		PG_RETURN_VOID();
+		limit_steps_of_run(&call.run_id, true);
+		if (memo_write(&call, &step_id, key, output))
+		{
+			/* run_once() of the entered run shall see it */
+			if (is_current)
+				step_add_memo(&step_id, PointerGetDatum(output), output == NULL);
+			PG_RETURN_VOID();
+		}
 	}
 
 	/* it was there before, or somebody with the same attempt was faster */
@@ -691,6 +699,7 @@ trigger_idem_run_complete(PG_FUNCTION_ARGS)
 	Jsonb	   *stored;
 
 	call_begin(fcinfo, "run_complete()", &call);
+	limit_output("output of the run", fcinfo->args[2]);
 	result.output = jsonb_arg(fcinfo, 2);
 	if (call_was_completed(&call, &stored))
 	{
@@ -732,6 +741,7 @@ trigger_idem_run_fail(PG_FUNCTION_ARGS)
 	result.retry_after_ms = wait_arg(fcinfo, 4, "retry_after");
 	result.error = jsonb_arg(fcinfo, 2);
 	call_begin(fcinfo, "run_fail()", &call);
+	limit_output("error", fcinfo->args[2]);
 	call_require_owner(&call);
 	name = call_end(&call, &result);
 

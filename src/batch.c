@@ -30,6 +30,7 @@
 #include "batch.h"
 #include "compat.h"
 #include "environment.h"
+#include "limit.h"
 #include "payload.h"
 #include "store.h"
 #include "trigger.h"
@@ -431,6 +432,26 @@ batch_acquire(BatchItem *batch, int count, MemoryContext item_context, ItemPosit
 	}
 }
 
+/* Is an item to be a new run? */
+static bool
+item_is_new(const BatchItem *item)
+{
+	return !item->is_settled && !item->result.is_cached;
+}
+
+/* All runs of a batch are of one environment. */
+static void
+batch_limit_runs(const BatchItem *batch, int count)
+{
+	int			new_runs = 0;
+
+	for (int i = 0; i < count; i++)
+		if (item_is_new(&batch[i]))
+			new_runs++;
+	if (new_runs > 0)
+		limit_active_runs(batch[0].trigger.environment, new_runs);
+}
+
 /* Insert the new runs, in the order of the items. */
 static void
 batch_insert(BatchItem *batch, int count, MemoryContext item_context, ItemPosition *position)
@@ -441,12 +462,13 @@ batch_insert(BatchItem *batch, int count, MemoryContext item_context, ItemPositi
 	bool		nulls[STORE_MAX_COLUMNS];
 	int			inserted = -1;
 
+	batch_limit_runs(batch, count);
 	for (int i = 0; i < count; i++)
 	{
 		BatchItem  *item = &batch[i];
 
 		CHECK_FOR_INTERRUPTS();
-		if (item->is_settled || item->result.is_cached)
+		if (!item_is_new(item))
 			continue;
 		position->index = i;
 		if (inserted < 0)

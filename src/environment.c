@@ -236,7 +236,7 @@ environment_check_name(const char *environment)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("environment \"%s\" always exists", environment),
-				 errdetail("It is open to everyone with access, and cannot be given to a role.")));
+				 errdetail("It is open to everyone with access, and can neither be given to a role nor dropped.")));
 }
 
 /* environment_create(environment text, role regrole) */

@@ -40,6 +40,7 @@
 #include "access.h"
 #include "current.h"
 #include "environment.h"
+#include "limit.h"
 #include "key.h"
 #include "lock.h"
 #include "routine.h"
@@ -434,6 +435,7 @@ step_call(Step *step, const StepAction *action, bool *isnull)
 		innermost = outer;
 	}
 	PG_END_TRY();
+	limit_output("output of the step", (NullableDatum) {output, *isnull});
 	return output;
 }
 
@@ -455,6 +457,7 @@ step_once(Step *step, const StepAction *action, bool *isnull)
 	}
 
 	step_prevent_read_only();
+	limit_steps(hash_get_num_entries(memos));
 	values[STEP_STARTED_AT - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
 	output = step_call(step, action, isnull);
 

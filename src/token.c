@@ -21,6 +21,7 @@
 #include "await.h"
 #include "environment.h"
 #include "key.h"
+#include "limit.h"
 #include "store.h"
 #include "task.h"
 #include "token.h"
@@ -203,6 +204,7 @@ trigger_idem_wait_token_complete(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("wait_token_complete()");
 	store_pin();
 	token_argument(fcinfo, "wait_token_complete()", &token, values, nulls);
+	limit_output("output of the token", fcinfo->args[1]);
 	if (token_is_over(values, nulls))
 		PG_RETURN_BOOL(false);
 	if (store_row_lock(&row, STORE_WAIT_TOKEN, UUIDPGetDatum(&token), LockWaitBlock) != STORE_LOCKED)

@@ -11,7 +11,6 @@
  */
 #include "postgres.h"
 
-#include "access/detoast.h"
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "access/xlog.h"
@@ -28,6 +27,7 @@
 #include "acquire.h"
 #include "current.h"
 #include "environment.h"
+#include "limit.h"
 #include "store.h"
 #include "trigger.h"
 #include "wait.h"
@@ -53,18 +53,6 @@ option_error(const char *option, const char *detail)
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("%s is out of range", option),
 			 errdetail_internal("%s", detail)));
-}
-
-/* 54000 when a jsonb takes more than a number of kilobytes */
-static void
-option_check_size(const char *option, NullableDatum value, int limit)
-{
-	if (!value.isnull && toast_raw_datum_size(value.value) > (Size) limit * 1024)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("%s is too large", option),
-				 errdetail("It takes %lld bytes; trigger_idem.max_%s_size is %d kB.",
-						   (long long) toast_raw_datum_size(value.value), option, limit)));
 }
 
 /* When the run is to be due: after a delay, or at a time, or at once */
@@ -117,12 +105,7 @@ tags_check(NullableDatum option)
 	if (ARR_NDIM(tags) > 1)
 		option_error("tags", _("It must be an array of one dimension."));
 	deconstruct_array(tags, TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls, &count);
-	if (count > trigger_idem_max_tags)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("too many tags"),
-				 errdetail("There are %d; trigger_idem.max_tags is %d.", count,
-						   trigger_idem_max_tags)));
+	limit_tags(count);
 	for (int i = 0; i < count; i++)
 	{
 		text	   *tag = nulls[i] ? NULL : DatumGetTextPP(values[i]);
@@ -216,11 +199,11 @@ trigger_prepare(const NullableDatum *options, TriggerReason reason, TriggerCall 
 		max_attempts_check(trigger->max_attempts);
 	}
 	trigger->payload = options[OPTION_PAYLOAD];
-	option_check_size("payload", trigger->payload, trigger_idem_max_payload_size);
+	limit_payload(trigger->payload);
 	trigger->tags = options[OPTION_TAGS];
 	tags_check(trigger->tags);
 	trigger->metadata = options[OPTION_METADATA];
-	option_check_size("metadata", trigger->metadata, trigger_idem_max_metadata_size);
+	limit_metadata(trigger->metadata);
 
 	trigger->environment = environment_choose(environment.isnull ? NULL :
 											  DatumGetTextPP(environment.value), trigger->task);
@@ -372,6 +355,7 @@ trigger_one(TriggerCall *trigger, TriggerResult *result)
 	trigger_acquire(trigger, result);
 	if (result->is_cached)
 		return;
+	limit_active_runs(trigger->environment, 1);
 	trigger_run_row(trigger, &result->run_id, values, nulls);
 	store_insert(STORE_RUN, values, nulls);
 	trigger_entry_row(trigger, &result->run_id, values, nulls);

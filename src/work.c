@@ -58,6 +58,7 @@
 #include "compat.h"
 #include "current.h"
 #include "environment.h"
+#include "limit.h"
 #include "failure.h"
 #include "routine.h"
 #include "run.h"
@@ -289,6 +290,7 @@ work_execute(Work *work, const ClaimedRun *claimed, CurrentRun *run, bool in_gro
 	current_run_set(run);
 	handler_begins(task);
 	output = handler_call(&handler, claimed->payload, claimed->payload_isnull, &isnull);
+	limit_output("output of the run", (NullableDatum) {output, isnull});
 	MemoryContextSwitchTo(work->attempt_context);
 	/* it may have caught the error by which it was to be left */
 	wait_check_not_begun();

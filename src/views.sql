@@ -103,21 +103,33 @@ FROM (
 WHERE EXISTS (SELECT FROM trigger_idem.runs r WHERE r.run_id OPERATOR(pg_catalog.=) a.run_id);
 COMMENT ON VIEW trigger_idem.attempts IS 'Attempts of runs, the executing ones included';
 
-CREATE VIEW trigger_idem.steps WITH (security_barrier) AS
+-- A UNION ALL at the top of a view is no barrier: the planner flattens it, and pushes the
+-- reader's conditions into its parts.  So these are barriers of their own.
+CREATE VIEW trigger_idem.run_steps WITH (security_barrier) AS
 SELECT s.run_id, s.path AS step, s.path[pg_catalog.array_upper(s.path, 1)] AS key,
 	pg_catalog.encode(s.step_id, 'hex') AS idempotency_key, s.output, s.attempt,
 	s.started_at, s.finished_at, 'run'::pg_catalog.text AS scope, NULL::timestamptz AS expires_at
 FROM trigger_idem.step s
-WHERE EXISTS (SELECT FROM trigger_idem.runs r WHERE r.run_id OPERATOR(pg_catalog.=) s.run_id)
-UNION ALL
-SELECT g.run_id, g.path, g.path[pg_catalog.array_upper(g.path, 1)],
-	pg_catalog.encode(g.step_id, 'hex'), g.output, g.attempt,
-	g.started_at, g.finished_at, 'global', g.expires_at
+WHERE EXISTS (SELECT FROM trigger_idem.runs r WHERE r.run_id OPERATOR(pg_catalog.=) s.run_id);
+
+CREATE VIEW trigger_idem.global_steps WITH (security_barrier) AS
+SELECT g.run_id, g.path AS step, g.path[pg_catalog.array_upper(g.path, 1)] AS key,
+	pg_catalog.encode(g.step_id, 'hex') AS idempotency_key, g.output, g.attempt,
+	g.started_at, g.finished_at, 'global'::pg_catalog.text AS scope, g.expires_at
 FROM trigger_idem.global_step g
 WHERE (SELECT me.sees_all FROM trigger_idem.reader me)
 	OR (g.environment OPERATOR(pg_catalog.<>) ALL ((SELECT me.closed_environments FROM trigger_idem.reader me)::pg_catalog.text[])
 		AND ((SELECT '' OPERATOR(pg_catalog.=) ANY (me.monitored_tasks) FROM trigger_idem.reader me)
 			OR g.role OPERATOR(pg_catalog.=) ANY ((SELECT me.roles FROM trigger_idem.reader me)::pg_catalog.text[])));
+
+CREATE VIEW trigger_idem.steps WITH (security_barrier) AS
+SELECT s.run_id, s.step, s.key, s.idempotency_key, s.output, s.attempt, s.started_at, s.finished_at,
+	s.scope, s.expires_at
+FROM trigger_idem.run_steps s
+UNION ALL
+SELECT g.run_id, g.step, g.key, g.idempotency_key, g.output, g.attempt, g.started_at, g.finished_at,
+	g.scope, g.expires_at
+FROM trigger_idem.global_steps g;
 COMMENT ON VIEW trigger_idem.steps IS 'Finished steps and their outputs';
 
 CREATE VIEW trigger_idem.waits WITH (security_barrier) AS

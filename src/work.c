@@ -561,6 +561,8 @@ work_group(Work *work, List *claimed, int from, int size, ErrorData **interrupt)
 				break;
 			if (work_leave_attempt())
 				current_stale_error(&run->run_id, run->attempt);
+			/* the next one is not to be who this one has become */
+			(void) settings_restore(work->settings);
 			executed += how == EXECUTED;
 			count++;
 		}
@@ -791,6 +793,7 @@ work_everything(const char *worker_id)
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
+	work_require_own_role();
 	portal = CreatePortal("trigger_idem", true, true);
 	portal->visible = false;
 	PortalDefineQuery(portal, NULL, "trigger_idem", CMDTAG_CALL, NIL, NULL);

@@ -11,7 +11,7 @@ SELECT set_config('search_path', (SELECT quote_ident(nspname) FROM pg_extension
 	JOIN pg_namespace n ON n.oid = extnamespace WHERE extname = 'pgtap'), true) \g /dev/null
 SET LOCAL intervalstyle = postgres;
 
-SELECT plan(255);
+SELECT plan(273);
 
 -- ---------- Functions ----------
 
@@ -34,6 +34,9 @@ INSERT INTO contract_function (kind, name, arguments, result, volatility, parall
 ('f', 'current_run_id', '', 'uuid', 's', 'r'),
 ('f', 'current_attempt', '', 'integer', 's', 'r'),
 ('f', 'environment_create', 'environment text, role regrole DEFAULT NULL::regrole', 'void', 'v', 'u'),
+('f', 'environment_drop', 'environment text', 'boolean', 'v', 'u'),
+('f', 'access_grant', 'role regrole, access text, task_id text DEFAULT NULL::text', 'void', 'v', 'u'),
+('f', 'access_revoke', 'role regrole, access text, task_id text DEFAULT NULL::text', 'void', 'v', 'u'),
 ('f', 'run_heartbeat', 'run_id uuid, attempt integer, lease_duration interval DEFAULT NULL::interval', 'timestamp with time zone', 'v', 'u'),
 ('f', 'run_enter', 'run_id uuid, attempt integer', 'void', 'v', 'u'),
 ('f', 'run_once_begin', 'run_id uuid, attempt integer, key text, OUT is_cached boolean, OUT output jsonb, OUT idempotency_key text', 'record', 'v', 'u'),
@@ -130,7 +133,8 @@ INSERT INTO contract_view (name, columns) VALUES
 	'started_at timestamp with time zone', 'until timestamp with time zone', 'ended_at timestamp with time zone',
 	'timed_out boolean']),
 ('wait_tokens', ARRAY['token uuid', 'environment text', 'created_by text', 'created_at timestamp with time zone',
-	'expires_at timestamp with time zone', 'completed_at timestamp with time zone', 'output jsonb']);
+	'expires_at timestamp with time zone', 'completed_at timestamp with time zone', 'output jsonb']),
+('grants', ARRAY['role text', 'access text', 'task_id text', 'granted_by text', 'granted_at timestamp with time zone']);
 
 -- more columns may follow those of the contract
 SELECT is((SELECT array_agg(format('%s %s', a.attname, format_type(a.atttypid, a.atttypmod)) ORDER BY a.attnum)

@@ -219,9 +219,19 @@ test_examples() {
 	count_tests "$log/examples" "$status" '^ok ' '^not ok '
 }
 
+test_fuzz() {
+	title "Fuzz of every function's arguments"
+	local status=0
+	as_user env PGHOST="$socket" PGUSER=postgres PGDATABASE=postgres \
+		python3 "$source/test/fuzz/fuzz.py" >"$log/fuzz" 2>&1 || status=$?
+	grep '^# seed' "$log/fuzz" || true
+	count_tests "$log/fuzz" "$status" '^ok ' '^not ok '
+	[ "$status" -eq 0 ] || grep '^#' "$log/fuzz" | head -100
+}
+
 need_packages postgresql-$pg_version postgresql-server-dev-$pg_version postgresql-$pg_version-pgtap \
 	postgresql-plpython3-$pg_version postgresql-plperl-$pg_version postgresql-$pg_version-cron \
-	libtap-parser-sourcehandler-pgtap-perl libipc-run-perl make gcc libc6-dev clang perl "${node_packages[@]}"
+	libtap-parser-sourcehandler-pgtap-perl libipc-run-perl python3 libpq5 make gcc libc6-dev clang perl "${node_packages[@]}"
 prepare
 test_build
 start_server
@@ -230,6 +240,7 @@ test_hostile
 test_isolation
 test_pgtap
 test_examples
+test_fuzz
 test_tap
 
 # The server must have met nothing that should not happen.

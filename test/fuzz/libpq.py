@@ -114,5 +114,5 @@ class Connection:
         """The rows of a query that must not fail."""
         result = self.run(sql)
         if result.sqlstate:
-            raise RuntimeError(f"{result.sqlstate} {result.message}: {sql}")
+            raise RuntimeError(f"{result.sqlstate} {result.message}: {sql[:200]}")
         return result.rows

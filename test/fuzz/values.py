@@ -87,6 +87,39 @@ ARRAYS = [
 ]
 
 
+# What gets far, for arguments that are not to be the hostile ones
+MILD = {
+    "integer": ["1", "1", "2", "3"],
+    "bigint": ["1", "2"],
+    "double precision": ["1", "2", "1.5"],
+    "interval": ["1 ms", "1 second", "1 minute", "1 day"],
+    "timestamp with time zone": ["now", "2024-01-01 00:00:00+00", "2100-01-01+00"],
+    "text[]": ["{a}", "{a,b}"],
+    "jsonb": ['1', '{"a": 1}', 'null', '"a"'],
+    "text": ["a", "b"],
+}
+MILD_NAMED = {
+    "release_key_on": ["{}", "{failed,crashed}", "{completed,failed,crashed,timed_out,canceled,expired}"],
+    "task_ids": ["{outside}", "{outside,limited}"],
+    "scope": ["run", "run", "global"],
+    "task_id": ["function", "commits", "no payload", "fails", "outside", "limited", "grouped", "new 1", "new 2"],
+    "environment": ["default", "fuzz open"],
+    "cron": ["* * * * *", "*/5 * * * *", "0 0 31 2 *", "0 0 29 2 *"],
+    "timezone": ["UTC", "Europe/Berlin"],
+    "payload": ['1', '{"a": 1}', '{}', 'null'],
+    "timeout": ["1 ms", "10 ms"],
+    "duration": ["0", "1 ms"],
+    "max_duration": ["1 second", "1 minute"],
+    "lease_duration": ["1 second", "1 minute"],
+    "delay": ["0", "1 ms", "1 second"],
+    "finished_before": ["0", "1 second", "1 day"],
+    "ttl": ["1 ms", "1 second", "1 day"],
+}
+# Arguments that are seldom given together with the others
+OPTIONAL = {"delay", "run_at", "idempotency_group", "concurrency_limit", "run_as", "idempotency_key_ttl", "attempt",
+            "max_duration", "concurrency_key", "queue", "tags", "metadata", "ttl", "timeout", "environment"}
+
+
 class Values:
     """Draws values with a random source; what the store holds is told by refresh()."""
 
@@ -99,8 +132,26 @@ class Values:
     def refresh(self, ids):
         self.ids = ids
 
+    def draw_mild(self, type_name, name):
+        """A value for an argument of this type and name with which a call is likely to get far."""
+        if name in OPTIONAL and type_name != "uuid" and self.random.random() < 0.6:
+            return "1" if name == "attempt" else None
+        if name in MILD_NAMED:
+            return self.random.choice(MILD_NAMED[name])
+        if name in NAMED_TEXTS and type_name == "text":
+            return self.random.choice(NAMED_TEXTS[name])
+        if name == "items":
+            return self._mild_items()
+        if type_name == "regproc":
+            return self.random.choice(self.objects["callbacks" if name == "callback" else "handlers"])
+        if type_name == "uuid" and self.ids["token" if "token" in name else "run"]:
+            return self.random.choice(self.ids["token" if "token" in name else "run"])
+        if type_name in MILD:
+            return self.random.choice(MILD[type_name])
+        return self.draw(type_name, name)
+
     def draw(self, type_name, name):
-        """A value for an argument of this type and name."""
+        """Any value for an argument of this type and name."""
         if self.random.random() < 0.08:
             return None
         maker = getattr(self, "_" + type_name.replace("[]", "_array").replace(" ", "_"), None)
@@ -182,6 +233,11 @@ class Values:
 
     def _items(self):
         return "[" + ",".join(self._item() for _ in range(self.random.choice([0, 1, 1, 2, 3, 20]))) + "]"
+
+    def _mild_items(self):
+        keys = self.random.sample(NAMED_TEXTS["idempotency_key"], 3)
+        return json.dumps([{"payload": n, "options": {"idempotency_key": key}} if n else {}
+                           for n, key in enumerate(keys[:self.random.randrange(4)])])
 
     def _item(self):
         if self.random.random() < 0.1:

@@ -15,6 +15,7 @@ SELECT
 			  SELECT FROM pg_catalog.pg_roles r
 			  WHERE r.rolname OPERATOR(pg_catalog.=) v.role::pg_catalog.name
 				AND pg_catalog.pg_has_role(r.oid, 'MEMBER'))) AS closed_environments;
+COMMENT ON VIEW trigger_idem.reader IS 'What the reader of the other views may see';
 
 CREATE VIEW trigger_idem.runs WITH (security_barrier) AS
 SELECT
@@ -85,7 +86,7 @@ COMMENT ON VIEW trigger_idem.attempts IS 'Attempts of runs, the executing ones i
 CREATE VIEW trigger_idem.steps WITH (security_barrier) AS
 SELECT s.run_id, s.path AS step, s.path[pg_catalog.array_upper(s.path, 1)] AS key,
 	pg_catalog.encode(s.step_id, 'hex') AS idempotency_key, s.output, s.attempt,
-	s.started_at, s.finished_at, 'run'::pg_catalog.text AS scope, NULL::timestamptz AS expires_at
+	s.started_at, s.finished_at, 'run'::pg_catalog.text AS scope, NULL::pg_catalog.timestamptz AS expires_at
 FROM trigger_idem.step s
 WHERE EXISTS (SELECT FROM trigger_idem.runs r WHERE r.run_id OPERATOR(pg_catalog.=) s.run_id)
 UNION ALL

@@ -388,8 +388,6 @@ def violations(connection):
 
 def known_job(connection):
     """A job with a step and a wait, through work(), still does what it should."""
-    connection.rows("RESET ALL")
-    connection.rows("SET statement_timeout = '60s'")
     connection.rows("""CREATE FUNCTION fuzz.known(payload jsonb) RETURNS text LANGUAGE plpgsql AS
         'BEGIN PERFORM trigger_idem.wait_for(''w'', ''1 ms'');
          RETURN trigger_idem.run_once_sql(''s'', ''SELECT 6 * 7'')::text; END'""")
@@ -443,6 +441,7 @@ def fuzz(arguments, database, server, report):
     connection.rows((HERE / "setup.sql").read_text())
     connection.close()
     connection = libpq.Connection(f"{conninfo} user=fuzz_super")
+    connection.rows("SET statement_timeout = '60s'")
     planted.test(connection, report, violations)
     begin = time.monotonic()
     answers = multiprocessing.Queue()

@@ -8,15 +8,18 @@ CREATE ROLE fuzz_other LOGIN;
 CREATE ROLE fuzz_nobody NOLOGIN;
 CREATE ROLE fuzz_super LOGIN SUPERUSER;
 GRANT fuzz_other TO fuzz_user;
-GRANT USAGE ON SCHEMA trigger_idem TO fuzz_user, fuzz_other;
-GRANT EXECUTE ON ALL ROUTINES IN SCHEMA trigger_idem TO fuzz_user, fuzz_other;
+-- what is granted to this role is out of reach of the calls, which do not name it
+CREATE ROLE fuzz_everything;
+GRANT fuzz_everything TO fuzz_user, fuzz_other;
+GRANT USAGE ON SCHEMA trigger_idem TO fuzz_everything;
+GRANT EXECUTE ON ALL ROUTINES IN SCHEMA trigger_idem TO fuzz_everything;
 -- the views are for everybody, the tables for nobody
 DO $$
 DECLARE
 	view regclass;
 BEGIN
 	FOR view IN SELECT oid FROM pg_class WHERE relnamespace = 'trigger_idem'::regnamespace AND relkind = 'v' LOOP
-		EXECUTE format('GRANT SELECT ON %s TO fuzz_user, fuzz_other', view);
+		EXECUTE format('GRANT SELECT ON %s TO fuzz_everything', view);
 	END LOOP;
 END $$;
 
@@ -109,24 +112,43 @@ CREATE ROLE fuzz_dropped;
 INSERT INTO fuzz.gone VALUES ('role', 'fuzz_dropped'::regrole);
 DROP ROLE fuzz_dropped;
 
--- Tasks, of both roles that work
-SET SESSION AUTHORIZATION fuzz_super;
-SELECT trigger_idem.environment_create('fuzz open');
-SELECT trigger_idem.environment_create('fuzz closed', 'fuzz_nobody');
-SELECT trigger_idem.environment_create('fuzz user', 'fuzz_user');
-SELECT trigger_idem.task_create('super', 'fuzz.handler');
-SELECT trigger_idem.task_create('super commits', 'fuzz.handler_that_commits', min_backoff => '0');
-SELECT trigger_idem.task_create('super outside', lease_duration => '1 second', min_backoff => '0');
+-- Environments and tasks, each with the role that makes it, once more when it was dropped
+CREATE TABLE fuzz.make (kind text, name text, role name, command text);
+GRANT SELECT ON fuzz.make TO PUBLIC;
+INSERT INTO fuzz.make SELECT kind, name, role, 'SELECT trigger_idem.' || command FROM (VALUES
+	('environment', 'fuzz open', 'fuzz_super', $$environment_create('fuzz open')$$),
+	('environment', 'fuzz closed', 'fuzz_super', $$environment_create('fuzz closed', 'fuzz_nobody')$$),
+	('environment', 'fuzz user', 'fuzz_super', $$environment_create('fuzz user', 'fuzz_user')$$),
+	('task', 'super', 'fuzz_super', $$task_create('super', 'fuzz.handler')$$),
+	('task', 'super commits', 'fuzz_super', $$task_create('super commits', 'fuzz.handler_that_commits', min_backoff => '0')$$),
+	('task', 'super outside', 'fuzz_super', $$task_create('super outside', lease_duration => '1 second', min_backoff => '0')$$),
+	('task', 'function', 'fuzz_user', $$task_create('function', 'fuzz.handler', min_backoff => '0', max_duration => '200 ms')$$),
+	('task', 'commits', 'fuzz_user', $$task_create('commits', 'fuzz.handler_that_commits', min_backoff => '0', backoff_jitter => false)$$),
+	('task', 'no payload', 'fuzz_user', $$task_create('no payload', 'fuzz.handler_without_payload', idempotency_key_ttl => '1 ms')$$),
+	('task', 'fails', 'fuzz_user', $$task_create('fails', 'fuzz.handler_that_fails', max_attempts => 2, min_backoff => '0')$$),
+	('task', 'outside', 'fuzz_user', $$task_create('outside', min_backoff => '0', lease_duration => '1 second', release_key_on => '{}')$$),
+	('task', 'limited', 'fuzz_user', $$task_create('limited', queue => 'fuzz limited', concurrency_limit => 1, max_attempts => 10000)$$),
+	('task', 'grouped', 'fuzz_user', $$task_create('grouped', on_payload_mismatch => 'error', idempotency_group => 'fuzz group')$$),
+	('task', 'keyed', 'fuzz_user', $$task_create('keyed', idempotency_group => 'fuzz group', idempotency_key_required => true,
+		release_key_on => '{completed,failed,crashed,timed_out,canceled,expired}')$$)) v(kind, name, role, command);
+-- The commands for what the current role is to make again
+CREATE VIEW fuzz.missing AS
+SELECT m.command, m.role FROM fuzz.make m
+WHERE (m.kind, m.name) NOT IN (SELECT 'task', task_id FROM trigger_idem.task WHERE dropped_at IS NULL
+	UNION ALL SELECT 'environment', environment FROM trigger_idem.environment);
+GRANT SELECT ON fuzz.missing TO PUBLIC;
+DO $$
+DECLARE
+	missing record;
+BEGIN
+	FOR missing IN SELECT * FROM fuzz.missing LOOP
+		PERFORM set_config('role', missing.role, true);
+		EXECUTE missing.command;
+	END LOOP;
+END $$;
+RESET ROLE;
+
 SET SESSION AUTHORIZATION fuzz_user;
-SELECT trigger_idem.task_create('function', 'fuzz.handler', min_backoff => '0', max_duration => '200 ms');
-SELECT trigger_idem.task_create('commits', 'fuzz.handler_that_commits', min_backoff => '0', backoff_jitter => false);
-SELECT trigger_idem.task_create('no payload', 'fuzz.handler_without_payload', idempotency_key_ttl => '1 ms');
-SELECT trigger_idem.task_create('fails', 'fuzz.handler_that_fails', max_attempts => 2, min_backoff => '0');
-SELECT trigger_idem.task_create('outside', min_backoff => '0', lease_duration => '1 second', release_key_on => '{}');
-SELECT trigger_idem.task_create('limited', queue => 'fuzz limited', concurrency_limit => 1, max_attempts => 10000);
-SELECT trigger_idem.task_create('grouped', on_payload_mismatch => 'error', idempotency_group => 'fuzz group');
-SELECT trigger_idem.task_create('keyed', idempotency_group => 'fuzz group', idempotency_key_required => true,
-	release_key_on => '{completed,failed,crashed,timed_out,canceled,expired}');
 SELECT trigger_idem.schedule_create('fuzz minute', '* * * * *', 'function', '{"a": 1}', 'all', cron_job => false);
 SELECT trigger_idem.schedule_create('fuzz never', '0 0 31 2 *', 'outside', cron_job => false);
 SELECT trigger_idem.wait_token_create('fuzz token', timeout => '1 hour');

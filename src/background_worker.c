@@ -151,6 +151,19 @@ worker_has_begun(void)
 	LWLockRelease(background->lock);
 }
 
+/*
+ * ALTER ROLE .. SET role may have made us somebody else, whose tasks these are not.
+ * As a setting of the session this also comes back after each handler.
+ */
+static void
+worker_be_own_role(void)
+{
+	StartTransactionCommand();
+	if (GetUserId() != GetSessionUserId())
+		SetConfigOption("role", "none", PGC_USERSET, PGC_S_SESSION);
+	CommitTransactionCommand();
+}
+
 /* The process of a worker or a scanner; arg is its slot */
 void
 trigger_idem_worker_main(Datum arg)
@@ -189,6 +202,7 @@ trigger_idem_worker_main(Datum arg)
 		proc_exit(0);
 	}
 
+	worker_be_own_role();
 	worker_id = psprintf("background worker %d", MyProcPid);
 	worker_begin();
 	do

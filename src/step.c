@@ -37,8 +37,10 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "access.h"
 #include "current.h"
 #include "environment.h"
+#include "limit.h"
 #include "key.h"
 #include "lock.h"
 #include "routine.h"
@@ -300,7 +302,7 @@ step_identify(Step *step, text *key, bool is_global)
 				 &step->id);
 		return;
 	}
-	step->environment = environment_choose(NULL);
+	step->environment = environment_choose(NULL, NULL);
 	key_material_begin(&material, GLOBAL_STEP_DOMAIN);
 	key_material_cstring(&material, step->environment);
 	key_material_cstring(&material, GetUserNameFromId(GetUserId(), false));
@@ -433,6 +435,7 @@ step_call(Step *step, const StepAction *action, bool *isnull)
 		innermost = outer;
 	}
 	PG_END_TRY();
+	limit_output("output of the step", (NullableDatum) {output, *isnull});
 	return output;
 }
 
@@ -454,6 +457,7 @@ step_once(Step *step, const StepAction *action, bool *isnull)
 	}
 
 	step_prevent_read_only();
+	limit_steps(hash_get_num_entries(memos));
 	values[STEP_STARTED_AT - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
 	output = step_call(step, action, isnull);
 
@@ -570,6 +574,7 @@ step_once_global(Step *step, const StepAction *action, const Interval *ttl, bool
 	owner_begin(&scope);
 	statement_run(&upsert_global_step, values, nulls);
 	owner_end(&scope);
+	environment_keep(step->environment);
 	CommandCounterIncrement();
 	return output;
 }
@@ -647,7 +652,9 @@ run_once(FunctionCallInfo fcinfo, const StepAction *action, const char *function
 	bool		isnull;
 
 	wait_check_not_begun();
-	if (!is_global)
+	if (is_global)
+		access_require_for_any(ACCESS_TRIGGER, function);
+	else
 		require_run(function);
 	step_identify(&step, PG_GETARG_TEXT_PP(0), is_global);
 	output = is_global ? step_once_global(&step, action, ttl, &isnull) :

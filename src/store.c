@@ -68,6 +68,7 @@ static const StoreTableInfo tables[STORE_TABLES] = {
 	[STORE_WAIT] = {"wait", "wait_pkey", F_UUID_EQ, WAIT_COLUMNS},
 	[STORE_AWAITED] = {"awaited", "awaited_pkey", F_UUID_EQ, AWAITED_COLUMNS},
 	[STORE_WAIT_TOKEN] = {"wait_token", "wait_token_pkey", F_UUID_EQ, WAIT_TOKEN_COLUMNS},
+	[STORE_ACCESS_ENTRY] = {"access_entry", "access_entry_pkey", F_TEXTEQ, ACCESS_ENTRY_COLUMNS},
 };
 
 static const struct

@@ -28,9 +28,10 @@ typedef enum StoreTable
 	STORE_WAIT,
 	STORE_AWAITED,
 	STORE_WAIT_TOKEN,
+	STORE_ACCESS_ENTRY,
 } StoreTable;
 
-#define STORE_TABLES (STORE_WAIT_TOKEN + 1)
+#define STORE_TABLES (STORE_ACCESS_ENTRY + 1)
 
 /*
  * Column numbers; the .sql file of each room declares the tables in this
@@ -240,6 +241,16 @@ enum
 	WAIT_TOKEN_IDEMPOTENCY_KEY,
 	WAIT_TOKEN_OUTPUT,
 	WAIT_TOKEN_COLUMNS = WAIT_TOKEN_OUTPUT
+};
+
+enum
+{
+	ACCESS_ENTRY_ROLE = 1,
+	ACCESS_ENTRY_ACCESS,
+	ACCESS_ENTRY_TASK_ID,
+	ACCESS_ENTRY_GRANTED_BY,
+	ACCESS_ENTRY_GRANTED_AT,
+	ACCESS_ENTRY_COLUMNS = ACCESS_ENTRY_GRANTED_AT
 };
 
 /* Room for a row of any of the tables */

@@ -11,7 +11,6 @@
  */
 #include "postgres.h"
 
-#include "access/detoast.h"
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "access/xlog.h"
@@ -24,9 +23,11 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "access.h"
 #include "acquire.h"
 #include "current.h"
 #include "environment.h"
+#include "limit.h"
 #include "store.h"
 #include "trigger.h"
 #include "wait.h"
@@ -55,18 +56,6 @@ option_error(const char *option, const char *detail)
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("%s is out of range", option),
 			 errdetail_internal("%s", detail)));
-}
-
-/* 54000 when a jsonb takes more than a number of kilobytes */
-static void
-option_check_size(const char *option, NullableDatum value, int limit)
-{
-	if (!value.isnull && toast_raw_datum_size(value.value) > (Size) limit * 1024)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("%s is too large", option),
-				 errdetail("It takes %lld bytes; trigger_idem.max_%s_size is %d kB.",
-						   (long long) toast_raw_datum_size(value.value), option, limit)));
 }
 
 /* When the run is to be due: after a delay, or at a time, or at once */
@@ -123,12 +112,7 @@ tags_check(NullableDatum option)
 	if (ARR_NDIM(tags) > 1)
 		option_error("tags", _("It must be an array of one dimension."));
 	deconstruct_array(tags, TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls, &count);
-	if (count > trigger_idem_max_tags)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("too many tags"),
-				 errdetail("There are %d; trigger_idem.max_tags is %d.", count,
-						   trigger_idem_max_tags)));
+	limit_tags(count);
 	for (int i = 0; i < count; i++)
 	{
 		text	   *tag = nulls[i] ? NULL : DatumGetTextPP(values[i]);
@@ -201,6 +185,7 @@ trigger_prepare(const NullableDatum *options, TriggerReason reason, TriggerCall 
 	if (task_id == NULL)
 		identifier_check("task", NULL);
 	trigger->task = task_require(task_id);
+	access_require(ACCESS_TRIGGER, trigger->task);
 
 	due_options(options, trigger);
 	trigger_set_now(trigger, GetCurrentTimestamp());
@@ -221,14 +206,15 @@ trigger_prepare(const NullableDatum *options, TriggerReason reason, TriggerCall 
 		max_attempts_check(trigger->max_attempts);
 	}
 	trigger->payload = options[OPTION_PAYLOAD];
-	option_check_size("payload", trigger->payload, trigger_idem_max_payload_size);
+	limit_payload(trigger->payload);
 	trigger->tags = options[OPTION_TAGS];
 	tags_check(trigger->tags);
 	trigger->metadata = options[OPTION_METADATA];
-	option_check_size("metadata", trigger->metadata, trigger_idem_max_metadata_size);
+	limit_metadata(trigger->metadata);
 
 	trigger->environment = environment_choose(environment.isnull ? NULL :
-											  DatumGetTextPP(environment.value));
+											  DatumGetTextPP(environment.value), trigger->task);
+	environment_check_run_as(trigger->environment, trigger->task);
 	key_options(options, reason, trigger);
 }
 
@@ -353,6 +339,7 @@ trigger_finish(const TriggerCall *trigger)
 {
 	/* we have locked the table of runs: the task's name stays its owner's */
 	task_require_same(trigger->task->task_id, trigger->task->owner);
+	environment_keep(trigger->environment);
 	/* a second trigger in the same command must see these rows */
 	CommandCounterIncrement();
 }
@@ -375,6 +362,7 @@ trigger_one(TriggerCall *trigger, TriggerResult *result)
 	trigger_acquire(trigger, result);
 	if (result->is_cached)
 		return;
+	limit_active_runs(trigger->environment, 1);
 	trigger_run_row(trigger, &result->run_id, values, nulls);
 	store_insert(STORE_RUN, values, nulls);
 	trigger_entry_row(trigger, &result->run_id, values, nulls);

@@ -58,6 +58,7 @@
 #include "compat.h"
 #include "current.h"
 #include "environment.h"
+#include "limit.h"
 #include "failure.h"
 #include "routine.h"
 #include "run.h"
@@ -289,6 +290,7 @@ work_execute(Work *work, const ClaimedRun *claimed, CurrentRun *run, bool in_gro
 	current_run_set(run);
 	handler_begins(task);
 	output = handler_call(&handler, claimed->payload, claimed->payload_isnull, &isnull);
+	limit_output("output of the run", (NullableDatum) {output, isnull});
 	MemoryContextSwitchTo(work->attempt_context);
 	/* it may have caught the error by which it was to be left */
 	wait_check_not_begun();
@@ -559,6 +561,8 @@ work_group(Work *work, List *claimed, int from, int size, ErrorData **interrupt)
 				break;
 			if (work_leave_attempt())
 				current_stale_error(&run->run_id, run->attempt);
+			/* the next one is not to be who this one has become */
+			(void) settings_restore(work->settings);
 			executed += how == EXECUTED;
 			count++;
 		}
@@ -736,7 +740,7 @@ work_arguments(FunctionCallInfo fcinfo, Claimer *claimer)
 		identifier_check("queue", claimer->queue);
 	}
 	if (!PG_ARGISNULL(2))
-		claimer->environment = pstrdup(environment_choose(PG_GETARG_TEXT_PP(2)));
+		claimer->environment = environment_to_work(PG_GETARG_TEXT_PP(2));
 	claimer->worker_id = psprintf("backend %d", MyProcPid);
 }
 
@@ -789,6 +793,7 @@ work_everything(const char *worker_id)
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
+	work_require_own_role();
 	portal = CreatePortal("trigger_idem", true, true);
 	portal->visible = false;
 	PortalDefineQuery(portal, NULL, "trigger_idem", CMDTAG_CALL, NIL, NULL);

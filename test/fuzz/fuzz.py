@@ -42,7 +42,7 @@ LEVELS = ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
 DOCUMENTED = set("""
     TI001 TI002 TI003 TI004 TI005 TI006 P0004
     22004 22023 42704 42501 42883 42725 54000 25006 40001 40P01 55000 55006 55P03 57014
-    25001 0A000 2D000 42601""".split())
+    25001 0A000 2D000 42601 2BP01""".split())
 OF_THE_FUZZ = {
     "FZ001": "raised by a handler or callback of the fuzz",
     "22012": "run_once_sql() was given a division by zero",

@@ -13,6 +13,8 @@ CREATE ROLE fuzz_everything;
 GRANT fuzz_everything TO fuzz_user, fuzz_other;
 GRANT USAGE ON SCHEMA trigger_idem TO fuzz_everything;
 GRANT EXECUTE ON ALL ROUTINES IN SCHEMA trigger_idem TO fuzz_everything;
+SELECT trigger_idem.access_grant('fuzz_everything', 'admin');
+SELECT trigger_idem.access_grant('fuzz_everything', 'work');
 -- the views are for everybody, the tables for nobody
 DO $$
 DECLARE

@@ -62,6 +62,7 @@ CATALOG_TYPES = {"text", "uuid", "jsonb", "timestamptz", "bytea", "float8", "reg
 SPI_EXCEPTIONS = {
     ("statement.c", "statement->sql"): "the constant texts, which are looked at where they are",
     ("step.c", "command"): "run_once_sql(): the caller's command, as the caller",
+    ("statement.c", "command"): "what statement_command() is given is looked at where it is called",
 }
 
 KINDS = {"AEXPR_IN": "in", "AEXPR_BETWEEN": "between", "AEXPR_NOT_BETWEEN": "between", "AEXPR_BETWEEN_SYM": "between",
@@ -394,7 +395,8 @@ def constant_text(tokens, macros):
     strings = [string for token in tokens for string in macros.get(token, [token])]
     if not strings or not all(string.startswith('"') for string in strings):
         return None
-    return "".join(string[1:-1] for string in strings).replace("\\n", "\n").replace('\\"', '"')
+    text = "".join(string[1:-1] for string in strings).replace("\\n", "\n").replace('\\"', '"')
+    return text.replace("%s", "quoted")  # of psprintf()
 
 
 def check_c(file, text):
@@ -402,6 +404,11 @@ def check_c(file, text):
     tokens = tokens_of(text)
     for place in range(2, len(tokens)):
         if tokens[place - 2:place] == [".", "sql"] and tokens[place] == "=":
+            argument = argument_at(tokens, place + 1)
+        elif tokens[place - 1:place + 3] == ["statement_command", "(", "psprintf", "("]:
+            argument = argument_at(tokens, place + 3)
+        elif tokens[place - 2:place + 1] != ["void", "statement_command", "("] and \
+                tokens[place - 1:place + 1] == ["statement_command", "("]:
             argument = argument_at(tokens, place + 1)
         elif tokens[place] == "(" and re.fullmatch(r"SPI_(prepare|exec|cursor_(open|parse))\w*", tokens[place - 1]) \
                 and "plan" not in tokens[place - 1] and tokens[place + 1:place + 4] != ["statement", "->", "plan"]:

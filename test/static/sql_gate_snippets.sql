@@ -263,6 +263,13 @@ static Statement s = {.sql = "DELETE FROM trigger_idem.t WHERE a "
 static Statement s = {.sql = "DELETE FROM trigger_idem.t" WHERE, .expected = SPI_OK_DELETE};
 -- c: relation, function
 void f(void) { SPI_execute("SELECT now() FROM t", true, 0); }
+-- c: nothing
+void f(const char *n) { statement_command(psprintf("GRANT SELECT ON trigger_idem.v TO %s", quote_identifier(n))); }
+-- c: relation
+void f(const char *n) { statement_command(psprintf("GRANT SELECT ON " VIEWS " TO %s", quote_identifier(n))); }
+#define VIEWS "trigger_idem.v, w"
+-- c: not-constant
+void f(const char *n) { statement_command(n); }
 -- c: cast
 static Statement s = {.sql = "SELECT $1::text"};
 -- c: not-constant

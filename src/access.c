@@ -226,8 +226,8 @@ caller_access(void)
 	}
 
 	/*
-	 * Reading may bring in an invalidation, and then begins anew.  What is read is
-	 * entered as a whole, for it may fail.
+	 * Reading may bring in an invalidation, and then begins anew.  What is
+	 * read is entered as a whole, for it may fail.
 	 */
 	do
 	{
@@ -409,6 +409,7 @@ static const struct
 	bits32		accesses;
 	const char *routines[32];
 }			privileges[] = {
+
 	{ACCESS_TRIGGER | ACCESS_MONITOR, {
 			"idempotency_key_create", "idempotency_key_from_payload",
 			"current_run_id", "current_attempt", "cron_next_tick"

@@ -452,12 +452,12 @@ object_set(JsonbParseState **state, const char *name, const char *value)
 	JsonbValue	item = {.type = jbvNull};
 
 	key.val.string.val = pstrdup(name);
-	key.val.string.len = strlen(name);
+	key.val.string.len = (int) strlen(name);
 	if (value)
 	{
 		item.type = jbvString;
 		item.val.string.val = pstrdup(value);
-		item.val.string.len = strlen(value);
+		item.val.string.len = (int) strlen(value);
 	}
 	pushJsonbValue(state, WJB_KEY, &key);
 	pushJsonbValue(state, WJB_VALUE, &item);

@@ -420,6 +420,7 @@ step_call(Step *step, const StepAction *action, bool *isnull)
 	Step	   *outer = innermost;
 	text	   *key = key_to_hex(&step->id);
 	Datum		output = (Datum) 0;
+	NullableDatum made;
 
 	PG_TRY();
 	{
@@ -435,7 +436,9 @@ step_call(Step *step, const StepAction *action, bool *isnull)
 		innermost = outer;
 	}
 	PG_END_TRY();
-	limit_output("output of the step", (NullableDatum) {output, *isnull});
+	made.value = output;
+	made.isnull = *isnull;
+	limit_output("output of the step", made);
 	return output;
 }
 

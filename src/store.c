@@ -732,7 +732,7 @@ static void
 walk_key(StoreWalk *walk, ScanKey key, int column, StrategyNumber strategy, RegProcedure function,
 		 Datum value)
 {
-	ScanKeyInit(key, column, strategy, function, value);
+	ScanKeyInit(key, (AttrNumber) column, strategy, function, value);
 	key->sk_collation = walk->index->rd_indcollation[column - 1];
 }
 

@@ -309,7 +309,7 @@ typedef enum StoreLock
 
 /* Many rows to insert into one table */
 #define STORE_WRITER_ROWS	64
-#define STORE_WRITER_BYTES	(1024 * 1024)
+#define STORE_WRITER_BYTES	((Size) 1024 * 1024)
 
 typedef struct StoreWriter
 {

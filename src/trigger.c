@@ -36,6 +36,9 @@
 #define PRIORITY_MAX	1000000
 #define TAG_MAX_CHARS	128
 
+/* From here on the longest ttl may end later than any time can be. */
+#define RUN_AT_MAX_WITH_TTL	(END_TIMESTAMP - 101 * INT64CONST(366) * USECS_PER_DAY)
+
 PG_FUNCTION_INFO_V1(trigger_idem_trigger_task);
 
 /* ---------- Options ---------- */
@@ -75,7 +78,11 @@ due_options(const NullableDatum *options, TriggerCall *trigger)
 	}
 	trigger->ttl = options[OPTION_TTL];
 	if (!trigger->ttl.isnull)
+	{
 		interval_check("ttl", DatumGetIntervalP(trigger->ttl.value), 1);
+		if (trigger->given_run_at >= RUN_AT_MAX_WITH_TTL)
+			option_error("run_at", _("It is too late for a ttl to be counted from it."));
+	}
 }
 
 /* The trigger takes place now; it may have waited for another one before. */

@@ -32,6 +32,7 @@ SELECT
 			  SELECT FROM pg_catalog.pg_roles r
 			  WHERE r.rolname OPERATOR(pg_catalog.=) v.role::pg_catalog.name
 				AND pg_catalog.pg_has_role(r.oid, 'MEMBER'))) AS closed_environments;
+COMMENT ON VIEW trigger_idem.reader IS 'What the reader of the other views may see';
 
 CREATE VIEW trigger_idem.runs WITH (security_barrier) AS
 SELECT
@@ -108,9 +109,10 @@ COMMENT ON VIEW trigger_idem.attempts IS 'Attempts of runs, the executing ones i
 CREATE VIEW trigger_idem.run_steps WITH (security_barrier) AS
 SELECT s.run_id, s.path AS step, s.path[pg_catalog.array_upper(s.path, 1)] AS key,
 	pg_catalog.encode(s.step_id, 'hex') AS idempotency_key, s.output, s.attempt,
-	s.started_at, s.finished_at, 'run'::pg_catalog.text AS scope, NULL::timestamptz AS expires_at
+	s.started_at, s.finished_at, 'run'::pg_catalog.text AS scope, NULL::pg_catalog.timestamptz AS expires_at
 FROM trigger_idem.step s
 WHERE EXISTS (SELECT FROM trigger_idem.runs r WHERE r.run_id OPERATOR(pg_catalog.=) s.run_id);
+COMMENT ON VIEW trigger_idem.run_steps IS 'Finished steps of scope run, for the view steps';
 
 CREATE VIEW trigger_idem.global_steps WITH (security_barrier) AS
 SELECT g.run_id, g.path AS step, g.path[pg_catalog.array_upper(g.path, 1)] AS key,
@@ -121,6 +123,7 @@ WHERE (SELECT me.sees_all FROM trigger_idem.reader me)
 	OR (g.environment OPERATOR(pg_catalog.<>) ALL ((SELECT me.closed_environments FROM trigger_idem.reader me)::pg_catalog.text[])
 		AND ((SELECT '' OPERATOR(pg_catalog.=) ANY (me.monitored_tasks) FROM trigger_idem.reader me)
 			OR g.role OPERATOR(pg_catalog.=) ANY ((SELECT me.roles FROM trigger_idem.reader me)::pg_catalog.text[])));
+COMMENT ON VIEW trigger_idem.global_steps IS 'Finished steps of scope global, for the view steps';
 
 CREATE VIEW trigger_idem.steps WITH (security_barrier) AS
 SELECT s.run_id, s.step, s.key, s.idempotency_key, s.output, s.attempt, s.started_at, s.finished_at,
@@ -185,6 +188,7 @@ COMMENT ON VIEW trigger_idem.tasks IS 'Tasks and their settings';
 CREATE VIEW trigger_idem.queued_runs WITH (security_barrier) AS
 SELECT e.queue, s.status, s.run_at
 FROM trigger_idem.queue_entry e JOIN trigger_idem.runs s ON s.run_id OPERATOR(pg_catalog.=) e.run_id;
+COMMENT ON VIEW trigger_idem.queued_runs IS 'Unfinished runs that the reader may see, for the view queues';
 
 CREATE VIEW trigger_idem.queues WITH (security_barrier) AS
 SELECT q.queue,

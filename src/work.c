@@ -277,6 +277,7 @@ work_execute(Work *work, const ClaimedRun *claimed, CurrentRun *run, bool in_gro
 	AttemptResult result = {.end = ATTEMPT_COMPLETED,.retry_after_ms = RETRY_AS_TASK_SAYS};
 	const Task *task;
 	Handler		handler;
+	NullableDatum made;
 	Datum		output;
 	bool		isnull;
 
@@ -290,7 +291,9 @@ work_execute(Work *work, const ClaimedRun *claimed, CurrentRun *run, bool in_gro
 	current_run_set(run);
 	handler_begins(task);
 	output = handler_call(&handler, claimed->payload, claimed->payload_isnull, &isnull);
-	limit_output("output of the run", (NullableDatum) {output, isnull});
+	made.value = output;
+	made.isnull = isnull;
+	limit_output("output of the run", made);
 	MemoryContextSwitchTo(work->attempt_context);
 	/* it may have caught the error by which it was to be left */
 	wait_check_not_begun();

@@ -209,7 +209,7 @@ worker_begin_attempt(const pg_uuid_t *run_id, int attempt, int64 lease_ms)
 	if (is_ours)
 	{
 		slot->has_begun = true;
-		my_sign->hand_next = slot - my_sign->hand + 1;
+		my_sign->hand_next = (int) (slot - my_sign->hand) + 1;
 		my_sign->run_id = *run_id;
 		my_sign->attempt = attempt;
 		my_sign->began_at = now;

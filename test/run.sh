@@ -116,6 +116,14 @@ test_build() {
 	}
 }
 
+test_static() {
+	title "Static checks"
+	local status=0
+	PG_CONFIG="$pg_bin/pg_config" "$checkout/test/static.sh" >"$log/static" 2>&1 || status=$?
+	count_tests "$log/static" "$status" '^ok ' '^not ok '
+	[ "$status" -eq 0 ] || grep '^#' "$log/static" | head -100
+}
+
 # ---------- One server for the suites that need no more ----------
 
 start_server() {
@@ -219,10 +227,22 @@ test_examples() {
 	count_tests "$log/examples" "$status" '^ok ' '^not ok '
 }
 
+test_fuzz() {
+	title "Fuzz of every function's arguments"
+	local status=0
+	as_user env PGHOST="$socket" PGUSER=postgres PGDATABASE=postgres \
+		python3 "$source/test/fuzz/fuzz.py" >"$log/fuzz" 2>&1 || status=$?
+	grep '^# seed' "$log/fuzz" || true
+	count_tests "$log/fuzz" "$status" '^ok ' '^not ok '
+	[ "$status" -eq 0 ] || grep '^#' "$log/fuzz" | head -100
+}
+
 need_packages postgresql-$pg_version postgresql-server-dev-$pg_version postgresql-$pg_version-pgtap \
 	postgresql-plpython3-$pg_version postgresql-plperl-$pg_version postgresql-$pg_version-cron \
-	libtap-parser-sourcehandler-pgtap-perl libipc-run-perl make gcc libc6-dev clang perl "${node_packages[@]}"
+	libtap-parser-sourcehandler-pgtap-perl libipc-run-perl make gcc libc6-dev clang perl "${node_packages[@]}" \
+	clang-tidy cppcheck shellcheck python3-pglast libpq5
 prepare
+test_static
 test_build
 start_server
 test_regress
@@ -230,12 +250,15 @@ test_hostile
 test_isolation
 test_pgtap
 test_examples
+test_fuzz
 test_tap
 
 # The server must have met nothing that should not happen.
 title "Server log"
-check "no internal error, failed assertion or crash" \
-	sh -c '! grep -E "XX000|PANIC|TRAP|terminated by signal|WARNING:.*(leak|not closed|reference)" "$1"' _ "$work/data/server.log"
+log_is_clean() {
+	! grep -E "XX000|PANIC|TRAP|terminated by signal|WARNING:.*(leak|not closed|reference)" "$work/data/server.log"
+}
+check "no internal error, failed assertion or crash" log_is_clean
 
 printf '\n%s passed, %s failed\n' "$passed" "$failed"
 [ "$failed" -eq 0 ]

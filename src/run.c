@@ -600,6 +600,8 @@ attempt_record(const pg_uuid_t *run_id, const Entry *entry, const AttemptResult 
 	{
 		SET(ATTEMPT_STEPS_DONE, Int32GetDatum(result->steps_done));
 		SET(ATTEMPT_STEPS_REPLAYED, Int32GetDatum(result->steps_replayed));
+		if (result->replayed)
+			SET(ATTEMPT_REPLAYED, result->replayed);
 	}
 	if (result->error)
 		SET(ATTEMPT_ERROR, PointerGetDatum(result->error));

@@ -51,11 +51,15 @@
 #define STEP_DOMAIN			"trigger_idem step v1"
 #define GLOBAL_STEP_DOMAIN	"trigger_idem global step v1"
 
+/* So much of a step's id tells it from the others of its run. */
+#define REPLAYED_BYTES		8
+
 /* The output of a finished step of the current run */
 typedef struct Memo
 {
 	Key			step_id;		/* hash key */
 	bool		isnull;
+	bool		is_replayed;	/* this attempt got it */
 	Datum		output;
 } Memo;
 
@@ -116,6 +120,7 @@ memo_add(HTAB *table, const Key *step_id, Datum output, bool isnull)
 	Memo	   *memo = hash_search(table, step_id, HASH_ENTER, NULL);
 
 	memo->isnull = isnull;
+	memo->is_replayed = false;
 	memo->output = isnull ? (Datum) 0 : PointerGetDatum(PG_DETOAST_DATUM_COPY(output));
 	MemoryContextSwitchTo(caller);
 }
@@ -165,6 +170,50 @@ memo_find(const Key *step_id)
 	if (memos == NULL)
 		memos_load(current_run());
 	return hash_search(memos, step_id, HASH_FIND, NULL);
+}
+
+/* A step got its stored output. */
+static void
+memo_note_replay(CurrentRun *run, Memo *memo)
+{
+	MemoryContext caller;
+	Key		   *step_id;
+
+	run->steps_replayed++;
+	if (memo->is_replayed)
+		return;
+	caller = MemoryContextSwitchTo(run->context);
+	step_id = palloc(sizeof(Key));
+	*step_id = memo->step_id;
+	run->replayed = lappend(run->replayed, step_id);
+	memo->is_replayed = true;
+	MemoryContextSwitchTo(caller);
+}
+
+/* Tell what an attempt has done, for its row in the table of attempts. */
+void
+step_count(const CurrentRun *run, AttemptResult *result)
+{
+	int			count = 0;
+	Datum	   *ids;
+	ListCell   *cell;
+
+	result->steps_done = run->steps_done;
+	result->steps_replayed = run->steps_replayed;
+	result->replayed = (Datum) 0;
+	if (run->replayed == NIL)
+		return;
+	ids = palloc(list_length(run->replayed) * sizeof(Datum));
+	foreach(cell, run->replayed)
+	{
+		bytea	   *id = palloc(VARHDRSZ + REPLAYED_BYTES);
+
+		SET_VARSIZE(id, VARHDRSZ + REPLAYED_BYTES);
+		memcpy(VARDATA(id), ((Key *) lfirst(cell))->bytes, REPLAYED_BYTES);
+		ids[count++] = PointerGetDatum(id);
+	}
+	result->replayed = PointerGetDatum(construct_array(ids, count, BYTEAOID, -1, false,
+													   TYPALIGN_INT));
 }
 
 /* Remember that a memo goes when the present (sub)transaction does. */
@@ -448,7 +497,7 @@ step_once(Step *step, const StepAction *action, bool *isnull)
 
 	if (memo)
 	{
-		run->steps_replayed++;
+		memo_note_replay(run, memo);
 		*isnull = memo->isnull;
 		return memo->output;
 	}

@@ -57,7 +57,11 @@ SELECT
 		THEN 'the task was dropped; the run waits until task_create() makes it again'
 	END AS held_because,
 	r.concurrency_key,
-	r.ttl
+	r.ttl,
+	r.run_at AS first_run_at,
+	(SELECT pg_catalog.encode(k.idempotency_key, 'hex') FROM trigger_idem.idempotency_key k
+	 WHERE k.key_id OPERATOR(pg_catalog.=) r.key_id
+		AND k.run_id OPERATOR(pg_catalog.=) r.run_id) AS idempotency_key_hex
 FROM trigger_idem.run r
 	LEFT JOIN trigger_idem.queue_entry e ON e.run_id OPERATOR(pg_catalog.=) r.run_id
 	LEFT JOIN trigger_idem.task t ON t.task_id OPERATOR(pg_catalog.=) r.task_id
@@ -85,13 +89,16 @@ COMMENT ON VIEW trigger_idem.attempts IS 'Attempts of runs, the executing ones i
 CREATE VIEW trigger_idem.steps WITH (security_barrier) AS
 SELECT s.run_id, s.path AS step, s.path[pg_catalog.array_upper(s.path, 1)] AS key,
 	pg_catalog.encode(s.step_id, 'hex') AS idempotency_key, s.output, s.attempt,
-	s.started_at, s.finished_at, 'run'::pg_catalog.text AS scope, NULL::timestamptz AS expires_at
+	s.started_at, s.finished_at, 'run'::pg_catalog.text AS scope, NULL::timestamptz AS expires_at,
+	(SELECT pg_catalog.count(*)::pg_catalog.int4 FROM trigger_idem.attempt a
+	 WHERE a.run_id OPERATOR(pg_catalog.=) s.run_id AND a.attempt OPERATOR(pg_catalog.>) s.attempt
+		AND pg_catalog.substr(s.step_id, 1, 8) OPERATOR(pg_catalog.=) ANY (a.replayed)) AS replayed
 FROM trigger_idem.step s
 WHERE EXISTS (SELECT FROM trigger_idem.runs r WHERE r.run_id OPERATOR(pg_catalog.=) s.run_id)
 UNION ALL
 SELECT g.run_id, g.path, g.path[pg_catalog.array_upper(g.path, 1)],
 	pg_catalog.encode(g.step_id, 'hex'), g.output, g.attempt,
-	g.started_at, g.finished_at, 'global', g.expires_at
+	g.started_at, g.finished_at, 'global', g.expires_at, NULL
 FROM trigger_idem.global_step g
 WHERE (SELECT me.sees_all FROM trigger_idem.reader me)
 	OR (g.role OPERATOR(pg_catalog.=) ANY ((SELECT me.roles FROM trigger_idem.reader me)::pg_catalog.text[])

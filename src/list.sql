@@ -244,7 +244,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	-- so many runs are read at most, of all and of the unfinished
-	max_read constant int := 20000;
+	max_read constant int := 10000;
 	buckets constant int := 48;
 	f constant jsonb := trigger_idem.list_filter(filter);
 	statuses constant trigger_idem.run_status[] := trigger_idem.list_statuses(f);

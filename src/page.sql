@@ -153,6 +153,19 @@ END;
 COMMENT ON FUNCTION trigger_idem.page_error(jsonb) IS
 	'The error of a run';
 
+CREATE FUNCTION trigger_idem.page_progress(run_id uuid)
+RETURNS text
+LANGUAGE sql STABLE PARALLEL RESTRICTED
+BEGIN ATOMIC
+	SELECT format('<section aria-labelledby="progress"><h2 id="progress">Progress</h2><progress aria-labelledby="progress" max="1" value="%s"></progress><p class="ends"><span>%s</span>%s</p></section>',
+		p.fraction, concat_ws(', ', trigger_idem.progress_text(p.fraction), trigger_idem.html_text(p.message)),
+		trigger_idem.html_time(p.reported_at))
+	FROM trigger_idem.run_progress_of(run_id) p
+	WHERE p.reported_at IS NOT NULL;
+END;
+COMMENT ON FUNCTION trigger_idem.page_progress(uuid) IS
+	'How far a run has come, if it has said so';
+
 -- The key, and whether it still stands for this run.  One that gives its key up
 -- when it expires has done so, whether a worker has noticed or not.
 CREATE FUNCTION trigger_idem.page_key_state(this trigger_idem.runs)
@@ -229,6 +242,7 @@ BEGIN
 			'</div><p class="under">Run <span class="mono">', this.run_id, '</span></p>
 ',
 			'<section class="notice">' || trigger_idem.html_text(this.held_because) || '</section>',
+			trigger_idem.page_progress(this.run_id),
 			trigger_idem.page_error(this.error),
 			'<section aria-labelledby="facts"><h2 id="facts">Run</h2>', trigger_idem.page_facts(this, present), '</section>
 <section aria-labelledby="timeline"><h2 id="timeline">Timeline</h2>', trigger_idem.page_lanes(this, present, 200), '</section>

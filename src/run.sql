@@ -42,6 +42,7 @@ CREATE INDEX run_parent_idx ON trigger_idem.run (parent_run_id)
 -- that waits has a wait_id and is visible from the end of its timeout, or never;
 -- when the wait is over it is visible, and wait_over tells whether by what it
 -- waited for or by the clock.  wait_attempt is the attempt that began the wait.
+-- What a run has told of its progress stands here from its next commit on.
 CREATE TABLE trigger_idem.queue_entry (
 	run_id uuid NOT NULL,
 	ord timestamptz NOT NULL,
@@ -66,6 +67,9 @@ CREATE TABLE trigger_idem.queue_entry (
 	task_id text COLLATE pg_catalog."C" NOT NULL,
 	concurrency_key text COLLATE pg_catalog."C",
 	worker_id text COLLATE pg_catalog."C",
+	progress float8,
+	progress_message text,
+	progressed_at timestamptz,
 	CONSTRAINT queue_entry_pkey PRIMARY KEY (run_id)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
 

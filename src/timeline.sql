@@ -47,6 +47,7 @@ RETURNS TABLE (
 	data jsonb)
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_temp
+SET DateStyle = ISO
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -107,6 +108,11 @@ BEGIN
 		FROM attempt a
 		WHERE a.status IN ('failed', 'crashed')
 			AND (a.next_started_at IS NOT NULL OR this.status IN ('delayed', 'queued'))
+		UNION ALL
+		SELECT p.reported_at, 10, 'progress', NULL, NULL, NULL,
+			concat_ws(', ', trigger_idem.progress_text(p.fraction), p.message), NULL
+		FROM trigger_idem.run_progress_of(this.run_id) p
+		WHERE p.reported_at IS NOT NULL
 		UNION ALL
 		SELECT this.finished_at, 11, this.status::text, NULL, NULL, this.finished_at - this.created_at,
 			trigger_idem.error_summary(this.error), COALESCE(this.error, this.output)

@@ -14,6 +14,7 @@
 #include "background.h"
 #include "control.h"
 #include "current.h"
+#include "progress.h"
 #include "routine.h"
 #include "step.h"
 #include "store.h"
@@ -102,6 +103,7 @@ _PG_init(void)
 	wake_init();
 	/* of callbacks, the one that came last is called first: the fence */
 	control_init();
+	progress_init();
 	application_init();
 	current_init();
 	routine_init();

@@ -34,7 +34,7 @@ start_server() {
 	shift
 	"$@" node "$work/dashboard/server.js" --port 0 --allow-host runs.example.com >"$work/$name.log" 2>&1 &
 	servers+=($!)
-	until grep -q '^trigger_idem dashboard: http' "$work/$name.log"; do
+	until grep -qs '^trigger_idem dashboard: http' "$work/$name.log"; do
 		if [ $SECONDS -ge $deadline ] || ! kill -0 "${servers[-1]}" 2>/dev/null; then
 			sed 's/^/# /' "$work/$name.log"
 			echo "not ok - the dashboard starts"

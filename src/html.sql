@@ -162,10 +162,10 @@ td { overflow-wrap: anywhere; } .events td:last-child { min-width: 14rem; width:
 form.filter { display: grid; grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); gap: .7rem 1rem; align-items: end; }
 label { display: block; font-size: 13px; color: var(--soft); }
 input, select, button, .button { font: inherit; color: var(--ink); background: var(--card); border: 1px solid var(--grey); border-radius: 7px; padding: .35rem .6rem; min-height: 2.3rem; max-width: 100%; } label input, label select { display: block; width: 100%; }
-button, .button { display: inline-block; cursor: pointer; font-weight: 600; text-decoration: none; } .primary { background: var(--link); border-color: var(--link); color: var(--page); } .danger { border-color: var(--red); color: var(--red-ink); }
+button, .button { display: inline-flex; align-items: center; line-height: 1.2; cursor: pointer; font-weight: 600; text-decoration: none; } .primary { background: var(--link); border-color: var(--link); color: var(--page); } .danger { border-color: var(--red); color: var(--red-ink); }
 .actions { display: flex; flex-wrap: wrap; gap: .5rem; } .actions:empty { display: none; } .head .actions { margin-left: auto; }
 .actions form { margin: 0; } .older { margin: .9rem 0 0; } .notice { border-left: 4px solid var(--blue); }
-@media (max-width: 46rem) { .wide { display: none; } td time { white-space: normal; } td { overflow-wrap: normal; } form.filter { grid-template-columns: 1fr 1fr; } .top > div, main, footer { padding-inline: .8rem; } section { padding: .9rem; }
+@media (max-width: 46rem) { .wide { display: none; } td time, dd time { white-space: normal; } .facts { grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); } td { overflow-wrap: normal; } form.filter { grid-template-columns: 1fr 1fr; } .top > div, main, footer { padding-inline: .8rem; } section { padding: .9rem; }
 	.lanes li { grid-template-columns: 1fr auto; padding: .3rem 0; } .lanes .name { grid-column: 1; } .lanes .num { grid-column: 2; grid-row: 1; } .lanes svg { grid-column: 1 / -1; }
 	.axis text:nth-child(even) { display: none; }
 	.events td { display: inline; border: 0; padding: 0 .6rem 0 0; } .events tr { display: block; border-top: 1px solid var(--line); padding: .4rem 0; } .events thead { position: absolute; left: -100rem; }

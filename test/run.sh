@@ -207,9 +207,10 @@ test_tap() {
 	grep -E '^(# +(Failed|at|got|expected)|[^ ]*\.pl \.+ (Failed|Dubious))' "$log/tap" | head -100 || true
 }
 
-# A Node that is there will do; Debian's npm would bring hundreds of packages.
-node_packages=()
-command -v npm >/dev/null || node_packages=(nodejs node-pg)
+# A Node that is there will do.  Debian's npm brings hundreds of packages, but what
+# drives the browser and what judges its pages are in npm's registry alone.
+node_packages=(chromium)
+command -v npm >/dev/null || node_packages+=(nodejs npm)
 
 test_examples() {
 	title "Examples of applications"
@@ -217,6 +218,23 @@ test_examples() {
 	as_user env PATH="$pg_bin:$PATH" PGHOST="$socket" PGUSER=postgres PGDATABASE=postgres \
 		"$source/test/examples.sh" >"$log/examples" 2>&1 || status=$?
 	count_tests "$log/examples" "$status" '^ok ' '^not ok '
+}
+
+test_dashboard() {
+	title "Dashboard in a browser"
+	local status=0
+	mkdir -p "$work/npm"
+	cp "$source/test/dashboard/package.json" "$work/npm"
+	[ "$(id -u)" -ne 0 ] || chown -R postgres "$work/npm"
+	as_user npm install --silent --no-audit --no-fund --cache "$work/npm/cache" --prefix "$work/npm" >"$log/npm" 2>&1 || {
+		cat "$log/npm"
+		return 1
+	}
+	as_user env PATH="$pg_bin:$PATH" PGHOST="$socket" PGUSER=postgres PGDATABASE=postgres \
+		"$source/test/dashboard.sh" "$work/npm/node_modules" "$work/screenshots" >"$log/dashboard" 2>&1 || status=$?
+	count_tests "$log/dashboard" "$status" '^ok ' '^not ok '
+	# build products, beside the checkout's own files
+	mkdir -p "$checkout/screenshots" && cp "$work/screenshots"/*.png "$checkout/screenshots" || true
 }
 
 need_packages postgresql-$pg_version postgresql-server-dev-$pg_version postgresql-$pg_version-pgtap \
@@ -230,6 +248,7 @@ test_hostile
 test_isolation
 test_pgtap
 test_examples
+test_dashboard
 test_tap
 
 # The server must have met nothing that should not happen.

@@ -6,7 +6,7 @@ MODULE_big = trigger_idem
 OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
 
 # The install script, in this order: tables before what refers to them.
-SQL_PARTS = schema status environment key task run trigger step wait work application control schedule prune progress views timeline html page list access
+SQL_PARTS = schema status environment key task run trigger step wait work application control schedule prune progress views timeline html page list stats access
 DATA_built = $(EXTENSION)--$(EXTVERSION).sql
 
 # the server's own headers have unused parameters

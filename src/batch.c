@@ -30,6 +30,7 @@
 #include "compat.h"
 #include "environment.h"
 #include "payload.h"
+#include "stats.h"
 #include "store.h"
 #include "trigger.h"
 #include "wait.h"
@@ -390,6 +391,7 @@ item_repeat(BatchItem *item, const BatchItem *first)
 	}
 	item->result = first->result;
 	item->result.is_cached = true;
+	stats_count(STAT_HITS);
 }
 
 /* Acquire the keys, in the order of their ids. */

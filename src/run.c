@@ -39,6 +39,7 @@
 #include "key.h"
 #include "run.h"
 #include "statement.h"
+#include "stats.h"
 #include "store.h"
 #include "task.h"
 #include "wake.h"
@@ -293,6 +294,7 @@ run_begin_attempt(StoreWalk *entry, const char *worker_id, int64 worker_token,
 	claimed->steady_attempt = DatumGetInt32(values[ENTRY_STEADY_ATTEMPT - 1]);
 	claimed->environment = TextDatumGetCString(values[ENTRY_ENVIRONMENT - 1]);
 	claimed->task_id = TextDatumGetCString(values[ENTRY_TASK_ID - 1]);
+	stats_count_latency(STAT_CLAIM, DatumGetTimestampTz(values[ENTRY_VISIBLE_FROM - 1]), now);
 
 #define SET(column, value) (values[(column) - 1] = (value), nulls[(column) - 1] = false)
 	SET(ENTRY_ATTEMPT, Int32GetDatum(claimed->attempt));
@@ -552,6 +554,7 @@ run_finish(const pg_uuid_t *run_id, Entry *entry, RunStatus status, const Attemp
 	bool		nulls[RUN_COLUMNS];
 
 	Assert(RUN_STATUS_IS_FINAL(status));
+	stats_count_end(status);
 	store_row_delete(&entry->row);
 
 	if (store_row_lock(&row, STORE_RUN, UUIDPGetDatum(run_id), LockWaitBlock) != STORE_LOCKED)

@@ -43,6 +43,7 @@
 #include "lock.h"
 #include "routine.h"
 #include "statement.h"
+#include "stats.h"
 #include "step.h"
 #include "store.h"
 #include "task.h"
@@ -180,6 +181,7 @@ memo_note_replay(CurrentRun *run, Memo *memo)
 	Key		   *step_id;
 
 	run->steps_replayed++;
+	stats_count(STAT_STEPS_REPLAYED);
 	if (memo->is_replayed)
 		return;
 	caller = MemoryContextSwitchTo(run->context);
@@ -518,6 +520,7 @@ step_once(Step *step, const StepAction *action, bool *isnull)
 	memo_push_pending(&step->id);
 	memo_add(memos, &step->id, output, *isnull);
 	run->steps_done++;
+	stats_count(STAT_STEPS_DONE);
 	return output;
 }
 
@@ -576,7 +579,10 @@ step_once_global(Step *step, const StepAction *action, const Interval *ttl, bool
 
 	UnregisterSnapshot(snapshot);
 	if (found)
+	{
+		stats_count(STAT_STEPS_REPLAYED);
 		return output;
+	}
 
 	step_prevent_read_only();
 	global_step_lock(&step->id);
@@ -589,7 +595,10 @@ step_once_global(Step *step, const StepAction *action, const Interval *ttl, bool
 				 errmsg("could not serialize access due to concurrent run of the same step"),
 				 errhint("The transaction might succeed if retried.")));
 	if (found)
+	{
+		stats_count(STAT_STEPS_REPLAYED);
 		return output;
+	}
 
 	values[GLOBAL_STEP_STARTED_AT - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
 	output = step_call(step, action, isnull);
@@ -620,6 +629,7 @@ step_once_global(Step *step, const StepAction *action, const Interval *ttl, bool
 	statement_run(&upsert_global_step, values, nulls);
 	owner_end(&scope);
 	CommandCounterIncrement();
+	stats_count(STAT_STEPS_DONE);
 	return output;
 }
 

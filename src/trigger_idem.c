@@ -16,6 +16,7 @@
 #include "current.h"
 #include "progress.h"
 #include "routine.h"
+#include "stats.h"
 #include "step.h"
 #include "store.h"
 #include "task.h"
@@ -101,6 +102,7 @@ _PG_init(void)
 	task_init();
 	background_init();
 	wake_init();
+	stats_init();
 	/* of callbacks, the one that came last is called first: the fence */
 	control_init();
 	progress_init();

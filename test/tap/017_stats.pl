@@ -3,6 +3,8 @@
 use strict;
 use warnings;
 
+use File::Basename;
+
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -54,7 +56,7 @@ sub latencies
 }
 
 is(counters(), '', 'nothing has happened yet');
-is($node->safe_psql('postgres', 'SELECT DISTINCT since BETWEEN pg_postmaster_start_time() - interval '1 minute' AND now() FROM trigger_idem.stats()'),
+is($node->safe_psql('postgres', "SELECT DISTINCT since BETWEEN pg_postmaster_start_time() - interval '1 minute' AND now() FROM trigger_idem.stats()"),
 	't', 'counted is since the start');
 is($node->safe_psql('postgres', "SELECT DISTINCT value FROM trigger_idem.stats() WHERE name = 'hits'"), '0', 'hits are known');
 
@@ -148,6 +150,30 @@ for my $n (1 .. 2)
 	ok($node->poll_query_until('postgres', "SELECT status = 'completed' FROM trigger_idem.runs WHERE payload->>'n' = '$n'"), 'a background worker works it');
 }
 is(latencies('wakeup_seconds'), '1', 'an idle worker was woken once');
+
+# ---------- Metrics that are made of them ----------
+
+my $metrics = dirname(__FILE__) . '/../../doc/metrics';
+my $yaml = slurp_file("$metrics/postgres_exporter.yaml");
+my %metric;
+while ($yaml =~ /^(\w+):\n  query: \|\n((?:    .*\n)+)  metrics:\n((?:    .*\n)+)/mg)
+{
+	my ($namespace, $query, $columns) = ($1, $2, $3);
+	my $row = $node->safe_psql('postgres', "SELECT to_jsonb(q) FROM ($query) q LIMIT 1");
+
+	while ($columns =~ /- (\w+):\n\s+usage: "(\w+)"/g)
+	{
+		my ($column, $usage) = ($1, $2);
+
+		ok($row eq '' || $row =~ /"$column": /, "${namespace}_$column has its column");
+		$metric{ $namespace . '_' . $column . ($usage eq 'HISTOGRAM' ? '_bucket' : '') } = 1 if $usage ne 'LABEL';
+	}
+}
+my %shown;
+my $grafana = slurp_file("$metrics/grafana.json");
+$shown{$1} = 1 while $grafana =~ /\b(trigger_idem_\w+)[{,]/g;
+is_deeply([ grep { !$metric{$_} } sort keys %shown ], [], 'Grafana shows only what is asked for');
+cmp_ok(scalar keys %shown, '>', 10, 'and shows it');
 
 # ---------- A restart ----------
 

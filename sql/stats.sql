@@ -10,7 +10,7 @@ SELECT string_agg(label, ' ') AS bounds FROM trigger_idem.stats() WHERE name = '
 CREATE TEMPORARY TABLE before AS SELECT * FROM trigger_idem.stats();
 CREATE FUNCTION helper.stats_handler() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-	PERFORM trigger_idem.run_once('a', 'helper.callback'), trigger_idem.run_once('a', 'helper.callback'), trigger_idem.run_once('b', 'helper.callback');
+	PERFORM trigger_idem.run_once('stats a', 'helper.callback'), trigger_idem.run_once('stats a', 'helper.callback'), trigger_idem.run_once('stats b', 'helper.callback');
 END $$;
 SELECT trigger_idem.task_create('stats', 'helper.stats_handler', queue => 'stats');
 SELECT count(trigger_idem.trigger_task('stats', idempotency_key => 'stats')) FROM generate_series(1, 5);

@@ -51,7 +51,7 @@ SELECT run_id FROM trigger_idem.trigger_task('<h6>page</h6>', '{"<s>key</s>": "<
 CALL trigger_idem.work('<q>page</q>');
 SELECT trigger_idem.run_page(run_id) AS page FROM page \gset
 \a\t
-SELECT helper.page_text(regexp_replace(regexp_replace(regexp_replace(:'page', '[\d.]+ (ms|s)\M', 'TIME', 'g'), 'backend \d+', 'backend N', 'g'), '[0-9a-f]{64}', 'HASH', 'g'));
+SELECT helper.page_text(regexp_replace(regexp_replace(regexp_replace(regexp_replace(:'page', '[\d.]+ (ms|s)\M', 'TIME', 'g'), 'backend \d+', 'backend N', 'g'), '[0-9a-f]{64}', 'HASH', 'g'), ' in [a-z]+\.</footer>', ' in DATABASE.</footer>'));
 \a\t
 -- it is one document, and no tag is of a value
 SELECT :'page' LIKE '<!DOCTYPE html>%</html>_' AS is_whole,

@@ -73,6 +73,6 @@ CREATE ROLE :monitor LOGIN;
 GRANT USAGE ON SCHEMA trigger_idem TO :monitor;
 SELECT format('GRANT EXECUTE ON FUNCTION %s TO %I', oid::regprocedure, :'monitor') FROM pg_proc
 WHERE pronamespace = 'trigger_idem'::regnamespace
-	AND proname ~ '^(html_|page_|list_|run_page$|runs_page$|runs_walk$|run_timeline$|run_require$|run_progress_of$|error_summary$|duration_text$|idempotency_key_holder$|stats$)' \gexec
+	AND proname ~ '^(html|page|list|stats)_|^(run_timeline|run_page|runs_page|runs_walk|run_require|run_progress_of|idempotency_key_holder|error_summary|duration_text|progress_text|stats|cron_next_tick)$' \gexec
 GRANT SELECT ON trigger_idem.runs, trigger_idem.attempts, trigger_idem.steps, trigger_idem.waits, trigger_idem.tasks,
 	trigger_idem.queues, trigger_idem.environments, trigger_idem.paused_queues, trigger_idem.idempotency_keys TO :monitor;

@@ -26,8 +26,68 @@ RETURN format('<li class="d%s"><div class="name">%s</div><svg role="img" aria-la
 COMMENT ON FUNCTION trigger_idem.page_lane(int, text, text, text, interval) IS
 	'A line of the timeline of a run; name and bars are HTML';
 
--- The lanes of a run's timeline: the run, its attempts, steps and waits in the
--- order in which they began, and the runs that it triggered.
+-- The name of a line, by what it is of; extra and target are as page_lanes() has them
+CREATE FUNCTION trigger_idem.page_lane_name(kind text, name text, extra text, target uuid)
+RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE kind
+	WHEN 'attempt' THEN format('Attempt %s %s', name, trigger_idem.html_status(extra))
+	WHEN 'step' THEN concat(trigger_idem.html_text(name),
+		CASE WHEN extra <> '0' THEN format(' <span class="soft">replayed %s×</span>', extra) END)
+	WHEN 'wait' THEN format('<span class="soft">waits for %s</span> %s', trigger_idem.html_text(extra),
+		CASE WHEN extra IN ('run', 'task') THEN format('<a href="%s.html">%s</a>', target, trigger_idem.html_text(name))
+		ELSE trigger_idem.html_text(name) END)
+	WHEN 'run' THEN format('<span class="soft">run</span> <a href="%s.html">%s</a> %s', target, trigger_idem.html_text(name),
+		trigger_idem.html_status(extra))
+END;
+COMMENT ON FUNCTION trigger_idem.page_lane_name(text, text, text, uuid) IS
+	'What a line of the timeline of a run is of';
+
+-- The bar of the run itself: what it did, or what it was waiting for
+CREATE FUNCTION trigger_idem.page_run_lane(this trigger_idem.runs, last timestamptz)
+RETURNS text
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	due constant timestamptz := greatest(this.created_at, this.first_run_at);
+	lane text;
+BEGIN
+	WITH attempt AS (
+		SELECT a.attempt, a.status, a.started_at, COALESCE(a.finished_at, last) AS finished_at,
+			CASE WHEN a.finished_at IS NOT NULL THEN
+				COALESCE(lead(a.started_at) OVER (ORDER BY a.attempt),
+					CASE WHEN this.finished_at IS NULL THEN last END) END AS next_at
+		FROM trigger_idem.attempts a WHERE a.run_id = this.run_id),
+	segment (since, until, kind, title) AS (
+		SELECT this.created_at, least(due, last), 'delayed', 'delayed'
+		WHERE due > this.created_at
+		UNION ALL
+		SELECT due, COALESCE(min(a.started_at), last), 'queued', 'in the queue'
+		FROM attempt a HAVING due < COALESCE(min(a.started_at), last)
+		UNION ALL
+		SELECT a.started_at, a.finished_at, 'executing', 'attempt ' || a.attempt FROM attempt a
+		UNION ALL
+		SELECT a.finished_at, a.next_at, t.kind, t.title
+		FROM attempt a, LATERAL (SELECT
+				CASE a.status WHEN 'waiting' THEN 'waiting' WHEN 'released' THEN 'queued' ELSE 'delayed' END AS kind,
+				CASE a.status WHEN 'waiting' THEN 'waiting' WHEN 'released' THEN 'in the queue' ELSE 'before the next attempt' END AS title) t
+		WHERE a.next_at IS NOT NULL)
+	SELECT trigger_idem.page_lane(0, 'Run',
+		string_agg(trigger_idem.page_bar(s.kind, s.since, s.until, this.created_at, last,
+			s.title || ', ' || trigger_idem.duration_text(s.until - s.since)), '' ORDER BY s.since),
+		string_agg(s.title || ' for ' || trigger_idem.duration_text(s.until - s.since), ', ' ORDER BY s.since),
+		last - this.created_at)
+	INTO lane
+	FROM segment s;
+	RETURN lane;
+END $$;
+COMMENT ON FUNCTION trigger_idem.page_run_lane(trigger_idem.runs, timestamptz) IS
+	'The line of the run itself in its timeline';
+
+-- The lanes of a run's timeline: the run, its attempts, each with its steps and waits
+-- in the order in which they began, and the runs that it triggered.  HTML is made of
+-- those that are shown only.
 CREATE FUNCTION trigger_idem.page_lanes(this trigger_idem.runs, present timestamptz, max_lanes int)
 RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
@@ -39,81 +99,39 @@ DECLARE
 	lanes text;
 	number bigint;
 BEGIN
-	WITH attempt AS MATERIALIZED (
-		SELECT a.attempt, a.status, a.started_at, COALESCE(a.finished_at, last) AS finished_at,
-			CASE WHEN a.finished_at IS NOT NULL THEN
-				COALESCE(lead(a.started_at) OVER (ORDER BY a.attempt),
-					CASE WHEN this.finished_at IS NULL THEN last END) END AS next_at
-		FROM trigger_idem.attempts a WHERE a.run_id = this.run_id),
-	segment (since, until, kind, title) AS (
-		SELECT this.created_at, least(this.first_run_at, last), 'delayed', 'delayed'
-		WHERE this.first_run_at > this.created_at
-		UNION ALL
-		SELECT greatest(this.created_at, this.first_run_at), COALESCE(min(a.started_at), last), 'queued', 'in the queue'
-		FROM attempt a HAVING greatest(this.created_at, this.first_run_at) < COALESCE(min(a.started_at), last)
-		UNION ALL
-		SELECT a.started_at, a.finished_at, 'executing', 'attempt ' || a.attempt FROM attempt a
-		UNION ALL
-		SELECT a.finished_at, a.next_at,
-			CASE a.status WHEN 'waiting' THEN 'waiting' WHEN 'released' THEN 'queued' ELSE 'delayed' END,
-			CASE a.status WHEN 'waiting' THEN 'waiting' WHEN 'released' THEN 'in the queue' ELSE 'before the next attempt' END
-		FROM attempt a WHERE a.next_at IS NOT NULL),
-	lane (began, rank, depth, html) AS (
-		SELECT first, 0, 0, trigger_idem.page_lane(0, 'Run', string_agg(trigger_idem.page_bar(
-				s.kind, s.since, s.until, first, last,
-				s.title || ', ' || trigger_idem.duration_text(s.until - s.since)), '' ORDER BY s.since),
-			string_agg(s.title || ' for ' || trigger_idem.duration_text(s.until - s.since), ', ' ORDER BY s.since),
-			last - first)
-		FROM segment s
-		UNION ALL
-		SELECT a.started_at, a.attempt * 2, 0, trigger_idem.page_lane(0,
-			format('Attempt %s %s', a.attempt, trigger_idem.html_status(a.status)),
-			trigger_idem.page_bar(CASE WHEN a.status IN ('completed', 'executing') THEN a.status
+	WITH lane (kind, part, since, until, depth, name, extra, target, bar) AS (
+		SELECT 'attempt', a.attempt * 2, a.started_at, COALESCE(a.finished_at, last), 0, a.attempt::text, a.status, NULL::uuid,
+			CASE WHEN a.status IN ('completed', 'executing') THEN a.status
 				WHEN a.status IN ('failed', 'crashed', 'timed_out') THEN 'bad'
-				WHEN a.status = 'waiting' THEN 'executing' ELSE 'queued' END,
-				a.started_at, a.finished_at, first, last, 'attempt ' || a.attempt),
-			format('attempt %s began after %s', a.attempt, trigger_idem.duration_text(a.started_at - first)),
-			a.finished_at - a.started_at)
-		FROM attempt a
+				WHEN a.status = 'waiting' THEN 'executing' ELSE 'queued' END
+		FROM trigger_idem.attempts a WHERE a.run_id = this.run_id
 		UNION ALL
-		SELECT s.started_at, s.attempt * 2 + 1, cardinality(s.step), trigger_idem.page_lane(cardinality(s.step),
-			trigger_idem.html_text(s.key) || CASE WHEN s.replayed > 0 THEN
-				format(' <span class="soft">replayed %s×</span>', s.replayed) ELSE '' END,
-			trigger_idem.page_bar('step', s.started_at, s.finished_at, first, last, 'step ' || s.key),
-			format('step began after %s', trigger_idem.duration_text(s.started_at - first)),
-			s.finished_at - s.started_at)
+		SELECT 'step', s.attempt * 2 + 1, s.started_at, s.finished_at, cardinality(s.step), s.key, s.replayed::text, NULL, 'step'
 		FROM trigger_idem.steps s WHERE s.run_id = this.run_id
 		UNION ALL
-		SELECT w.started_at, w.attempt * 2 + 1, cardinality(w.wait), trigger_idem.page_lane(cardinality(w.wait),
-			format('<span class="soft">waits for %s</span> %s', trigger_idem.html_text(w.kind),
-				CASE WHEN w.kind IN ('run', 'task') THEN format('<a href="%s.html">%s</a>', w.target,
-					trigger_idem.html_text(w.wait[cardinality(w.wait)]))
-				ELSE trigger_idem.html_text(w.wait[cardinality(w.wait)]) END),
-			trigger_idem.page_bar('waiting', w.started_at, COALESCE(w.ended_at, last), first, last,
-				concat('wait for ', w.kind, CASE WHEN w.timed_out THEN ', timed out' END)),
-			format('wait began after %s', trigger_idem.duration_text(w.started_at - first)),
-			COALESCE(w.ended_at, last) - w.started_at)
+		SELECT 'wait', w.attempt * 2 + 1, w.started_at, COALESCE(w.ended_at, last), cardinality(w.wait),
+			w.wait[cardinality(w.wait)], w.kind, w.target, 'waiting'
 		FROM trigger_idem.waits w WHERE w.run_id = this.run_id
 		UNION ALL
-		SELECT c.created_at, 1000000, 1, trigger_idem.page_lane(1,
-			format('<span class="soft">run</span> <a href="%s.html">%s</a> %s', c.run_id,
-				trigger_idem.html_text(c.task_id), trigger_idem.html_status(c.status::text)),
-			trigger_idem.page_bar(CASE WHEN c.status = 'completed' THEN 'completed'
-				WHEN c.status IN ('failed', 'crashed', 'timed_out') THEN 'bad' ELSE 'queued' END,
-				c.created_at, COALESCE(c.finished_at, last), first, last, 'run of ' || c.task_id),
-			format('triggered after %s', trigger_idem.duration_text(c.created_at - first)),
-			COALESCE(c.finished_at, last) - c.created_at)
-		FROM trigger_idem.runs c WHERE c.parent_run_id = this.run_id)
-	SELECT string_agg(l.html, E'\n' ORDER BY l.n) FILTER (WHERE l.n <= max_lanes), count(*)
+		SELECT 'run', NULL, c.created_at, COALESCE(c.finished_at, last), 1, c.task_id, c.status::text, c.run_id,
+			CASE WHEN c.status = 'completed' THEN 'completed'
+				WHEN c.status IN ('failed', 'crashed', 'timed_out') THEN 'bad' ELSE 'queued' END
+		FROM trigger_idem.runs c WHERE c.parent_run_id = this.run_id),
+	numbered AS (
+		SELECT l.*, row_number() OVER (ORDER BY l.part, l.since, l.depth) AS n, count(*) OVER () AS number FROM lane l)
+	SELECT string_agg(trigger_idem.page_lane(l.depth, trigger_idem.page_lane_name(l.kind, l.name, l.extra, l.target),
+			trigger_idem.page_bar(l.bar, l.since, l.until, first, last, l.kind || ' ' || l.name),
+			format('%s began after %s', l.kind, trigger_idem.duration_text(l.since - first)), l.until - l.since),
+			E'\n' ORDER BY l.n), max(l.number)
 	INTO lanes, number
-	FROM (SELECT lane.html, row_number() OVER (ORDER BY least(rank, 1000000), began, depth) AS n FROM lane) l;
+	FROM (SELECT * FROM numbered ORDER BY n LIMIT max_lanes) l;
 	RETURN concat('<ol class="lanes">
 <li class="axis"><div class="name soft">', trigger_idem.html_time(first), '</div><svg aria-hidden="true">',
 		(SELECT string_agg(format('<text x="%s%%" y="12" text-anchor="%s">%s</text>', n * 25,
 			CASE n WHEN 0 THEN 'start' WHEN 4 THEN 'end' ELSE 'middle' END,
 			CASE n WHEN 0 THEN '0' ELSE trigger_idem.duration_text((last - first) * n / 4) END), '' ORDER BY n)
 		 FROM generate_series(0, 4) n),
-		'</svg><div></div></li>', E'\n', lanes, '
+		'</svg><div></div></li>', E'\n', trigger_idem.page_run_lane(this, last), E'\n', lanes, '
 </ol>', CASE WHEN number > max_lanes THEN format('<p class="soft">And %s more, see <code>run_timeline()</code>.</p>', number - max_lanes) END);
 END $$;
 COMMENT ON FUNCTION trigger_idem.page_lanes(trigger_idem.runs, timestamptz, int) IS

@@ -114,10 +114,15 @@ async function show (request, url) {
   }
 }
 
+function actionNamed (name) {
+  if (!Object.hasOwn(actions, name ?? '')) throw new Refused(404, 'There is no such action')
+  return actions[name]
+}
+
 // Asks before an action; the form that is sent then carries a token.
 async function confirm (request, parameters) {
-  const action = actions[parameters.action]
-  if (!action || !(await allowedActions()).has(parameters.action)) throw new Refused(404, 'There is no such action')
+  const action = actionNamed(parameters.action)
+  if (!(await allowedActions()).has(parameters.action)) throw new Refused(404, 'There is no such action')
   const subject = await action.read(query, parameters)
   const { token, cookie } = guard.token(request)
   return ownPage(200, action.title, confirmation(parameters, action, subject, token), cookie && { 'Set-Cookie': cookie })
@@ -126,8 +131,7 @@ async function confirm (request, parameters) {
 async function act (request) {
   const form = Object.fromEntries(new URLSearchParams(await body(request)))
   guard.checkForm(request, form.token)
-  const action = actions[form.action]
-  if (!action) throw new Refused(404, 'There is no such action')
+  const action = actionNamed(form.action)
   return redirect(await action.carryOut(query, form))
 }
 

@@ -103,7 +103,7 @@ CREATE FUNCTION helper.page_list(filter jsonb) RETURNS text LANGUAGE sql AS $$
 SELECT filter, helper.page_list(filter) FROM (VALUES (1, '{}'::jsonb), (2, '{"status": "queued"}'), (3, '{"status": "failed"}'), (4, '{"status": "executing,failed"}'),
 	(5, '{"status": ["queued", "executing"], "limit": 3}'), (6, '{"tag": "n1"}'), (7, '{"tag": "n"}'), (8, '{"idempotency_key": "list 5"}'), (9, '{"idempotency_key": "list 8"}'),
 	(10, '{"queue": "page_list", "limit": "2"}'), (11, '{"queue": "default"}'), (12, '{"environment": "default", "status": ""}'), (13, '{"environment": "nowhere"}'),
-	(14, '{"since": "-infinity", "until": "infinity"}'), (15, '{"since": "2100-01-01"}'), (16, '{"until": "2000-01-01"}'), (17, '{"tag": null}'),
+	(14, '{"since": "-infinity", "until": "infinity"}'), (15, '{"since": "2100-01-01"}'), (19, '{"since": "infinity"}'), (16, '{"until": "2000-01-01"}'), (17, '{"tag": null}'),
 	(18, '{"status": "queued", "idempotency_key": "list 1"}')) f(n, filter) ORDER BY n;
 SELECT helper.page_list(jsonb_build_object('idempotency_key', trigger_idem.idempotency_key_create('list 6', 'global'))) AS by_its_digits;
 SELECT helper.page_list(jsonb_build_object('since', created_at)) AS since, helper.page_list(jsonb_build_object('until', created_at)) AS until,

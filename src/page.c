@@ -184,6 +184,16 @@ walk_visit(FunctionCallInfo fcinfo, TupleTableSlot *run, Snapshot snapshot, Verd
 	return true;
 }
 
+/* The first id of a time, which may be infinite */
+static void
+bound_id(pg_uuid_t *id, TimestampTz time)
+{
+	if (TIMESTAMP_IS_NOEND(time))
+		memset(id, 0xff, sizeof(pg_uuid_t));
+	else
+		run_id_first(id, time);
+}
+
 /* The bounds of a walk: ids from one on, and before another */
 static void
 walk_bounds(FunctionCallInfo fcinfo, pg_uuid_t *from, pg_uuid_t *before)
@@ -191,9 +201,9 @@ walk_bounds(FunctionCallInfo fcinfo, pg_uuid_t *from, pg_uuid_t *before)
 	memset(from, 0, sizeof(pg_uuid_t));
 	memset(before, 0xff, sizeof(pg_uuid_t));
 	if (!PG_ARGISNULL(WALK_SINCE))
-		run_id_first(from, PG_GETARG_TIMESTAMPTZ(WALK_SINCE));
-	if (!PG_ARGISNULL(WALK_UNTIL) && !TIMESTAMP_IS_NOEND(PG_GETARG_TIMESTAMPTZ(WALK_UNTIL)))
-		run_id_first(before, PG_GETARG_TIMESTAMPTZ(WALK_UNTIL));
+		bound_id(from, PG_GETARG_TIMESTAMPTZ(WALK_SINCE));
+	if (!PG_ARGISNULL(WALK_UNTIL))
+		bound_id(before, PG_GETARG_TIMESTAMPTZ(WALK_UNTIL));
 	if (!PG_ARGISNULL(WALK_BEFORE) &&
 		memcmp(PG_GETARG_UUID_P(WALK_BEFORE), before, sizeof(pg_uuid_t)) < 0)
 		*before = *PG_GETARG_UUID_P(WALK_BEFORE);
@@ -218,8 +228,8 @@ walk_put_cut(FunctionCallInfo fcinfo, pg_uuid_t *run_id)
 Datum
 trigger_idem_runs_walk(PG_FUNCTION_ARGS)
 {
-	StoreTable	table = !PG_ARGISNULL(WALK_UNFINISHED) && PG_GETARG_BOOL(WALK_UNFINISHED) ?
-		STORE_QUEUE_ENTRY : STORE_RUN;
+	bool		unfinished = !PG_ARGISNULL(WALK_UNFINISHED) && PG_GETARG_BOOL(WALK_UNFINISHED);
+	StoreTable	table = unfinished ? STORE_QUEUE_ENTRY : STORE_RUN;
 	int			max_read = PG_ARGISNULL(WALK_MAX_READ) ? 0 : PG_GETARG_INT32(WALK_MAX_READ);
 	int			count = 0;
 	Verdict		last = {NULL};
@@ -247,7 +257,7 @@ trigger_idem_runs_walk(PG_FUNCTION_ARGS)
 			break;
 		}
 		run_id = *DatumGetUUIDP(slot_getattr(walk.slot, 1, &isnull));
-		if (table == STORE_RUN)
+		if (!unfinished)
 			may_see = walk_visit(fcinfo, walk.slot, snapshot, &last);
 		else
 		{

@@ -345,6 +345,7 @@ is('from another site, by what the browser says', await statusFor('POST', '/do',
 const { origin, ...unsaid } = headers
 is('that does not say where it is from', await statusFor('POST', '/do', unsaid, form), 403)
 is('an action by a link', await statusFor('GET', '/do?' + form, headers), 404)
+is('an action that there is not', await statusFor('POST', '/do', headers, `action=constructor&token=${token}`), 404)
 is('nothing of this was done', await sql('SELECT queue FROM trigger_idem.queues WHERE paused'), [])
 is('the form itself is accepted', await statusFor('POST', '/do', headers, form), 303)
 is('and done', await sql('SELECT queue FROM trigger_idem.queues WHERE paused'), [{ queue: 'printer' }])

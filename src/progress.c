@@ -79,7 +79,7 @@ progress_xact_callback(XactEvent event, void *arg)
 	if (event == XACT_EVENT_PRE_COMMIT && current_run() && !XactReadOnly &&
 		memcmp(&current_run()->run_id, &told_by, sizeof(pg_uuid_t)) == 0)
 		progress_write(current_run());
-	else if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT)
+	else if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
 		told.at = 0;
 }
 

@@ -544,6 +544,20 @@ entry_end_wait(const pg_uuid_t *run_id, const Entry *entry, TimestampTz now)
 	owner_end(&scope);
 }
 
+/*
+ * Does what the entry knows of its last wait have to be kept in the wait's row?  If
+ * the run fails after it, or waits for something else, the entry is overwritten.
+ */
+static bool
+entry_leaves_wait(const Entry *entry, const AttemptResult *result)
+{
+	if (ends[result->end].counts)
+		return true;
+	return result->end == ATTEMPT_WAITING && !entry->nulls[ENTRY_WAIT_ID - 1] &&
+		memcmp(DatumGetUUIDP(entry->values[ENTRY_WAIT_ID - 1]), &result->wait_id,
+			   sizeof(pg_uuid_t)) != 0;
+}
+
 /* Out of the queue, to a final state */
 static void
 run_finish(const pg_uuid_t *run_id, Entry *entry, RunStatus status, const AttemptResult *result,
@@ -662,13 +676,7 @@ end_attempt(LockWaitPolicy policy, const pg_uuid_t *run_id, int attempt,
 			run_finish(run_id, &entry, outcome.status, result, now);
 		else
 		{
-			/* unless it waits for the same thing again */
-			if (result->end == ATTEMPT_WAITING && !entry.nulls[ENTRY_WAIT_ID - 1] &&
-				memcmp(DatumGetUUIDP(entry.values[ENTRY_WAIT_ID - 1]), &result->wait_id,
-					   sizeof(pg_uuid_t)) != 0)
-				entry_end_wait(run_id, &entry, now);
-			/* or fails after it: what the entry knows of it is overwritten */
-			else if (ends[result->end].counts)
+			if (entry_leaves_wait(&entry, result))
 				entry_end_wait(run_id, &entry, now);
 			entry_requeue(&entry, result, &outcome);
 			if (outcome.status == RUN_QUEUED)

@@ -95,7 +95,7 @@ stats_publish(const Frame *frame)
 	{
 		int			stat = pg_rightmost_one_pos64(touched);
 
-		pg_atomic_fetch_add_u64(&database->counts[stat], frame->counts[stat]);
+		pg_atomic_fetch_add_u64(&database->counts[stat], (int64) frame->counts[stat]);
 		touched &= touched - 1;
 	}
 }
@@ -250,11 +250,11 @@ put_latency(ReturnSetInfo *rows, const char *name, StatLatency what, const uint6
 	{
 		total += counts[LATENCY_STAT(what, i)];
 		put_stat(rows, psprintf("%s_bucket", name),
-				 i < LATENCY_BUCKETS - 1 ? psprintf("%g", bounds[i] / 1e6) : "+Inf", total);
+				 i < LATENCY_BUCKETS - 1 ? psprintf("%g", (double) bounds[i] / 1e6) : "+Inf", (double) total);
 	}
-	put_stat(rows, psprintf("%s_count", name), NULL, total);
+	put_stat(rows, psprintf("%s_count", name), NULL, (double) total);
 	put_stat(rows, psprintf("%s_sum", name), NULL,
-			 counts[LATENCY_STAT(what, LATENCY_BUCKETS)] / 1e6);
+			 (double) counts[LATENCY_STAT(what, LATENCY_BUCKETS)] / 1e6);
 }
 
 /* stats_shared(): the counters of this database; no row where there are none */
@@ -273,12 +273,12 @@ trigger_idem_stats_shared(PG_FUNCTION_ARGS)
 	for (int i = 0; i < STATS; i++)
 		counts[i] = pg_atomic_read_u64(&database->counts[i]);
 
-	put_stat(rows, "triggers", NULL, counts[STAT_TRIGGERS]);
-	put_stat(rows, "hits", NULL, counts[STAT_HITS]);
-	put_stat(rows, "steps_done", NULL, counts[STAT_STEPS_DONE]);
-	put_stat(rows, "steps_replayed", NULL, counts[STAT_STEPS_REPLAYED]);
+	put_stat(rows, "triggers", NULL, (double) counts[STAT_TRIGGERS]);
+	put_stat(rows, "hits", NULL, (double) counts[STAT_HITS]);
+	put_stat(rows, "steps_done", NULL, (double) counts[STAT_STEPS_DONE]);
+	put_stat(rows, "steps_replayed", NULL, (double) counts[STAT_STEPS_REPLAYED]);
 	for (int status = RUN_COMPLETED; status <= RUN_EXPIRED; status++)
-		put_stat(rows, "runs_ended", run_status_name(status), counts[END_STAT(status)]);
+		put_stat(rows, "runs_ended", run_status_name(status), (double) counts[END_STAT(status)]);
 	put_latency(rows, "claim_seconds", STAT_CLAIM, counts);
 	put_latency(rows, "wakeup_seconds", STAT_WAKEUP, counts);
 	return (Datum) 0;

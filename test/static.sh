@@ -50,8 +50,7 @@ sql_gate() {
 # cppcheck has to know the server's macros, but not to judge its headers.
 run_cppcheck() {
 	cppcheck --quiet --error-exitcode=1 --enable=warning,style,performance,portability --inline-suppr \
-		--std=c11 --language=c -D_GNU_SOURCE -I"$include" --suppress="*:$include/*" \
-		src/*.c
+		--std=c11 --language=c -D_GNU_SOURCE -I"$include" --suppress="*:$include/*" src/*.c
 }
 
 # It says on standard error how much it has left out.  The analyser gives a function up

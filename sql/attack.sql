@@ -282,7 +282,7 @@ SELECT is_cached FROM trigger_idem.trigger_task('attack_victims', NULL, 'prepare
 SELECT task_id, status, payload FROM trigger_idem.runs WHERE run_id IN (:'run', :'closed', :'handled') ORDER BY run_id;
 SELECT step, output FROM trigger_idem.steps WHERE step[1] = 'attack step';
 SELECT owner, run_as FROM trigger_idem.tasks WHERE task_id IN ('attack_victims', 'attack_handled');
-SELECT role, access, task_id FROM trigger_idem.grants WHERE role LIKE 'regress%' ORDER BY 1, 2, 3;
+SELECT role, access, task_id FROM trigger_idem.grants WHERE role IN ('regress_victim', 'regress_mallory', 'regress_accomplice') ORDER BY 1, 2, 3;
 SELECT environment, role FROM trigger_idem.environments WHERE environment = 'attack_closed';
 
 -- nothing is left behind

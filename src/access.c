@@ -407,18 +407,33 @@ access_control_error(void)
 static const struct
 {
 	bits32		accesses;
-	const char *routines[32];
+	const char *routines[48];
 }			privileges[] = {
 
 	{ACCESS_TRIGGER | ACCESS_MONITOR, {
 			"idempotency_key_create", "idempotency_key_from_payload",
-			"current_run_id", "current_attempt", "cron_next_tick"
+			"current_run_id", "current_attempt", "cron_next_tick",
+			"run_timeline", "run_page", "runs_page", "run_progress_of"
+	}},
+	/* what the pages are made of */
+	{ACCESS_TRIGGER | ACCESS_MONITOR, {
+			"run_require", "runs_walk", "idempotency_key_holder",
+			"error_summary", "duration_text", "progress_text",
+			"html_fact", "html_jsonb", "html_page", "html_query_value", "html_status", "html_style",
+			"html_text", "html_time",
+			"page_bar", "page_error", "page_events", "page_facts", "page_key", "page_key_state",
+			"page_lane", "page_lane_name", "page_lanes", "page_progress", "page_run_lane",
+			"list_chart", "list_counts", "list_filter", "list_form", "list_options", "list_query",
+			"list_queues", "list_rows", "list_statuses", "list_value"
+	}},
+	{ACCESS_MONITOR, {
+			"stats", "stats_shared", "stats_tables"
 	}},
 	{ACCESS_TRIGGER, {
 			"trigger_task", "batch_trigger_task",
 			"trigger_task_and_wait", "batch_trigger_task_and_wait", "run_wait",
 			"wait_for", "wait_until", "wait_token_create", "wait_token_complete", "wait_for_token",
-			"run_once", "run_once_sql", "run_once_local_only",
+			"run_once", "run_once_sql", "run_once_local_only", "run_progress",
 			"idempotency_key_reset", "run_cancel", "run_replay",
 			"schedule_create", "schedule_drop", "schedule_fire"
 	}},
@@ -436,7 +451,8 @@ static const struct
 #define ACCESS_VIEWS \
 	"trigger_idem.runs, trigger_idem.attempts, trigger_idem.steps, trigger_idem.waits," \
 	" trigger_idem.wait_tokens, trigger_idem.idempotency_keys, trigger_idem.tasks," \
-	" trigger_idem.queues, trigger_idem.schedules, trigger_idem.environments, trigger_idem.grants"
+	" trigger_idem.queues, trigger_idem.paused_queues, trigger_idem.schedules," \
+	" trigger_idem.environments, trigger_idem.grants"
 
 /* The signatures of routines with these names, as GRANT takes them */
 static Statement find_routines = {

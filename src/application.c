@@ -38,6 +38,7 @@
 #include "limit.h"
 #include "run.h"
 #include "statement.h"
+#include "stats.h"
 #include "step.h"
 #include "store.h"
 #include "suspend.h"
@@ -542,6 +543,8 @@ memo_write(const ApplicationCall *call, const Key *step_id, text *key, Jsonb *ou
 	scope_see_latest(&scope);
 	written = statement_run(&insert_memo, values, nulls) == 1;
 	owner_end(&scope);
+	if (written)
+		stats_count(STAT_STEPS_DONE);
 	return written;
 }
 
@@ -566,15 +569,19 @@ trigger_idem_run_once_begin(PG_FUNCTION_ARGS)
 	Key			step_id;
 	Datum		values[3];
 	bool		nulls[3] = {false, false, false};
+	bool		is_cached;
 
 	call_begin(fcinfo, "run_once_begin()", &call);
 	(void) step_arg(fcinfo, &call, &step_id);
 	call_require_owner(&call);
 	call_renew(&call);
 
-	values[0] = BoolGetDatum(memo_read(&call, &step_id, &output));
-	if (!DatumGetBool(values[0]))
+	is_cached = memo_read(&call, &step_id, &output);
+	if (is_cached)
+		stats_count(STAT_STEPS_REPLAYED);
+	else
 		limit_steps_of_run(&call.run_id, false);
+	values[0] = BoolGetDatum(is_cached);
 	values[1] = PointerGetDatum(output);
 	nulls[1] = output == NULL;
 	values[2] = PointerGetDatum(key_to_hex(&step_id));

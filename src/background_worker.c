@@ -20,6 +20,7 @@
 #include "utils/guc.h"
 
 #include "background_shared.h"
+#include "stats.h"
 #include "store.h"
 #include "work.h"
 #include "worker.h"
@@ -90,10 +91,13 @@ worker_wait(void)
 	{
 		bool		is_idle;
 		bool		stop;
+		TimestampTz woken_at;
 		long		timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
 
 		LWLockAcquire(background->lock, LW_EXCLUSIVE);
 		is_idle = background_slot->state == WORKER_IDLE;
+		woken_at = background_slot->woken_at;
+		background_slot->woken_at = 0;
 		stop = work_stop || background_slot->stop || !background_find_database(MyDatabaseId);
 		/* nobody shall wake us any more once we have decided to end */
 		if (is_idle && (stop || timeout <= 0))
@@ -101,6 +105,8 @@ worker_wait(void)
 		LWLockRelease(background->lock);
 		if (stop)
 			return false;
+		if (woken_at != 0)
+			stats_count_wakeup_now(woken_at);
 		if (!is_idle)
 			return true;
 		if (timeout <= 0)

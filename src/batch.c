@@ -32,6 +32,7 @@
 #include "environment.h"
 #include "limit.h"
 #include "payload.h"
+#include "stats.h"
 #include "store.h"
 #include "trigger.h"
 #include "wait.h"
@@ -394,6 +395,7 @@ item_repeat(BatchItem *item, const BatchItem *first)
 	}
 	item->result = first->result;
 	item->result.is_cached = true;
+	stats_count(STAT_HITS);
 }
 
 /* Acquire the keys, in the order of their ids. */

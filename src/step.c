@@ -45,6 +45,7 @@
 #include "lock.h"
 #include "routine.h"
 #include "statement.h"
+#include "stats.h"
 #include "step.h"
 #include "store.h"
 #include "task.h"
@@ -53,11 +54,15 @@
 #define STEP_DOMAIN			"trigger_idem step v1"
 #define GLOBAL_STEP_DOMAIN	"trigger_idem global step v1"
 
+/* So much of a step's id tells it from the others of its run. */
+#define REPLAYED_BYTES		8
+
 /* The output of a finished step of the current run */
 typedef struct Memo
 {
 	Key			step_id;		/* hash key */
 	bool		isnull;
+	bool		is_replayed;	/* this attempt got it */
 	Datum		output;
 } Memo;
 
@@ -118,6 +123,7 @@ memo_add(HTAB *table, const Key *step_id, Datum output, bool isnull)
 	Memo	   *memo = hash_search(table, step_id, HASH_ENTER, NULL);
 
 	memo->isnull = isnull;
+	memo->is_replayed = false;
 	memo->output = isnull ? (Datum) 0 : PointerGetDatum(PG_DETOAST_DATUM_COPY(output));
 	MemoryContextSwitchTo(caller);
 }
@@ -167,6 +173,51 @@ memo_find(const Key *step_id)
 	if (memos == NULL)
 		memos_load(current_run());
 	return hash_search(memos, step_id, HASH_FIND, NULL);
+}
+
+/* A step got its stored output. */
+static void
+memo_note_replay(CurrentRun *run, Memo *memo)
+{
+	MemoryContext caller;
+	Key		   *step_id;
+
+	run->steps_replayed++;
+	stats_count(STAT_STEPS_REPLAYED);
+	if (memo->is_replayed)
+		return;
+	caller = MemoryContextSwitchTo(run->context);
+	step_id = palloc(sizeof(Key));
+	*step_id = memo->step_id;
+	run->replayed = lappend(run->replayed, step_id);
+	memo->is_replayed = true;
+	MemoryContextSwitchTo(caller);
+}
+
+/* Tell what an attempt has done, for its row in the table of attempts. */
+void
+step_count(const CurrentRun *run, AttemptResult *result)
+{
+	int			count = 0;
+	Datum	   *ids;
+	ListCell   *cell;
+
+	result->steps_done = run->steps_done;
+	result->steps_replayed = run->steps_replayed;
+	result->replayed = (Datum) 0;
+	if (run->replayed == NIL)
+		return;
+	ids = palloc(list_length(run->replayed) * sizeof(Datum));
+	foreach(cell, run->replayed)
+	{
+		bytea	   *id = palloc(VARHDRSZ + REPLAYED_BYTES);
+
+		SET_VARSIZE(id, VARHDRSZ + REPLAYED_BYTES);
+		memcpy(VARDATA(id), ((Key *) lfirst(cell))->bytes, REPLAYED_BYTES);
+		ids[count++] = PointerGetDatum(id);
+	}
+	result->replayed = PointerGetDatum(construct_array(ids, count, BYTEAOID, -1, false,
+													   TYPALIGN_INT));
 }
 
 /* Remember that a memo goes when the present (sub)transaction does. */
@@ -454,7 +505,7 @@ step_once(Step *step, const StepAction *action, bool *isnull)
 
 	if (memo)
 	{
-		run->steps_replayed++;
+		memo_note_replay(run, memo);
 		*isnull = memo->isnull;
 		return memo->output;
 	}
@@ -476,6 +527,7 @@ step_once(Step *step, const StepAction *action, bool *isnull)
 	memo_push_pending(&step->id);
 	memo_add(memos, &step->id, output, *isnull);
 	run->steps_done++;
+	stats_count(STAT_STEPS_DONE);
 	return output;
 }
 
@@ -534,7 +586,10 @@ step_once_global(Step *step, const StepAction *action, const Interval *ttl, bool
 
 	UnregisterSnapshot(snapshot);
 	if (found)
+	{
+		stats_count(STAT_STEPS_REPLAYED);
 		return output;
+	}
 
 	step_prevent_read_only();
 	global_step_lock(&step->id);
@@ -547,7 +602,10 @@ step_once_global(Step *step, const StepAction *action, const Interval *ttl, bool
 				 errmsg("could not serialize access due to concurrent run of the same step"),
 				 errhint("The transaction might succeed if retried.")));
 	if (found)
+	{
+		stats_count(STAT_STEPS_REPLAYED);
 		return output;
+	}
 
 	values[GLOBAL_STEP_STARTED_AT - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
 	output = step_call(step, action, isnull);
@@ -579,6 +637,7 @@ step_once_global(Step *step, const StepAction *action, const Interval *ttl, bool
 	owner_end(&scope);
 	environment_keep(step->environment);
 	CommandCounterIncrement();
+	stats_count(STAT_STEPS_DONE);
 	return output;
 }
 

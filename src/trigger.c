@@ -28,6 +28,7 @@
 #include "current.h"
 #include "environment.h"
 #include "limit.h"
+#include "stats.h"
 #include "store.h"
 #include "trigger.h"
 #include "wait.h"
@@ -312,6 +313,7 @@ void
 trigger_acquire(TriggerCall *trigger, TriggerResult *result)
 {
 	result->is_cached = trigger->has_key && !key_acquire(trigger, result);
+	stats_count(result->is_cached ? STAT_HITS : STAT_TRIGGERS);
 	if (result->is_cached)
 		return;
 	if (!trigger->has_key)

@@ -16,7 +16,9 @@
 #include "control.h"
 #include "current.h"
 #include "limit.h"
+#include "progress.h"
 #include "routine.h"
+#include "stats.h"
 #include "step.h"
 #include "store.h"
 #include "task.h"
@@ -80,8 +82,10 @@ _PG_init(void)
 	task_init();
 	background_init();
 	wake_init();
+	stats_init();
 	/* of callbacks, the one that came last is called first: the fence */
 	control_init();
+	progress_init();
 	application_init();
 	current_init();
 	routine_init();

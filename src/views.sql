@@ -75,7 +75,11 @@ SELECT
 		THEN 'the task was dropped; the run waits until task_create() makes it again'
 	END AS held_because,
 	r.concurrency_key,
-	r.ttl
+	r.ttl,
+	r.run_at AS first_run_at,
+	(SELECT pg_catalog.encode(k.idempotency_key, 'hex') FROM trigger_idem.idempotency_key k
+	 WHERE k.key_id OPERATOR(pg_catalog.=) r.key_id
+		AND k.run_id OPERATOR(pg_catalog.=) r.run_id) AS idempotency_key_hex
 FROM trigger_idem.run r
 	LEFT JOIN trigger_idem.queue_entry e ON e.run_id OPERATOR(pg_catalog.=) r.run_id
 	LEFT JOIN trigger_idem.task t ON t.task_id OPERATOR(pg_catalog.=) r.task_id
@@ -109,7 +113,10 @@ COMMENT ON VIEW trigger_idem.attempts IS 'Attempts of runs, the executing ones i
 CREATE VIEW trigger_idem.run_steps WITH (security_barrier) AS
 SELECT s.run_id, s.path AS step, s.path[pg_catalog.array_upper(s.path, 1)] AS key,
 	pg_catalog.encode(s.step_id, 'hex') AS idempotency_key, s.output, s.attempt,
-	s.started_at, s.finished_at, 'run'::pg_catalog.text AS scope, NULL::pg_catalog.timestamptz AS expires_at
+	s.started_at, s.finished_at, 'run'::pg_catalog.text AS scope, NULL::pg_catalog.timestamptz AS expires_at,
+	(SELECT pg_catalog.count(*)::pg_catalog.int4 FROM trigger_idem.attempt a
+	 WHERE a.run_id OPERATOR(pg_catalog.=) s.run_id AND a.attempt OPERATOR(pg_catalog.>) s.attempt
+		AND pg_catalog.substr(s.step_id, 1, 8) OPERATOR(pg_catalog.=) ANY (a.replayed)) AS replayed
 FROM trigger_idem.step s
 WHERE EXISTS (SELECT FROM trigger_idem.runs r WHERE r.run_id OPERATOR(pg_catalog.=) s.run_id);
 COMMENT ON VIEW trigger_idem.run_steps IS 'Finished steps of scope run, for the view steps';
@@ -117,7 +124,8 @@ COMMENT ON VIEW trigger_idem.run_steps IS 'Finished steps of scope run, for the 
 CREATE VIEW trigger_idem.global_steps WITH (security_barrier) AS
 SELECT g.run_id, g.path AS step, g.path[pg_catalog.array_upper(g.path, 1)] AS key,
 	pg_catalog.encode(g.step_id, 'hex') AS idempotency_key, g.output, g.attempt,
-	g.started_at, g.finished_at, 'global'::pg_catalog.text AS scope, g.expires_at
+	g.started_at, g.finished_at, 'global'::pg_catalog.text AS scope, g.expires_at,
+	NULL::pg_catalog.int4 AS replayed
 FROM trigger_idem.global_step g
 WHERE (SELECT me.sees_all FROM trigger_idem.reader me)
 	OR (g.environment OPERATOR(pg_catalog.<>) ALL ((SELECT me.closed_environments FROM trigger_idem.reader me)::pg_catalog.text[])
@@ -127,11 +135,11 @@ COMMENT ON VIEW trigger_idem.global_steps IS 'Finished steps of scope global, fo
 
 CREATE VIEW trigger_idem.steps WITH (security_barrier) AS
 SELECT s.run_id, s.step, s.key, s.idempotency_key, s.output, s.attempt, s.started_at, s.finished_at,
-	s.scope, s.expires_at
+	s.scope, s.expires_at, s.replayed
 FROM trigger_idem.run_steps s
 UNION ALL
 SELECT g.run_id, g.step, g.key, g.idempotency_key, g.output, g.attempt, g.started_at, g.finished_at,
-	g.scope, g.expires_at
+	g.scope, g.expires_at, g.replayed
 FROM trigger_idem.global_steps g;
 COMMENT ON VIEW trigger_idem.steps IS 'Finished steps and their outputs';
 

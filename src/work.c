@@ -307,8 +307,7 @@ work_execute(Work *work, const ClaimedRun *claimed, CurrentRun *run, bool in_gro
 	current_run_clear();
 
 	result.output = isnull ? NULL : DatumGetJsonbP(output);
-	result.steps_done = run->steps_done;
-	result.steps_replayed = run->steps_replayed;
+	step_count(run, &result);
 	if (!run_end_attempt(&run->run_id, run->attempt, &result, NULL))
 		current_stale_error(&run->run_id, run->attempt);
 	return EXECUTED;
@@ -348,8 +347,7 @@ work_record_failure(Work *work, const CurrentRun *run, const ErrorData *error)
 	else if (error->sqlerrcode == ERRCODE_ABORT_RUN)
 		result.end = ATTEMPT_ABORTED;
 	result.error = duration_is_over ? failure_timed_out() : failure_from_error(error);
-	result.steps_done = run->steps_done;
-	result.steps_replayed = run->steps_replayed;
+	step_count(run, &result);
 	work_use_read_committed();
 	if (run_end_attempt(&run->run_id, run->attempt, &result, NULL))
 		suspend_record_remembered(run);
@@ -377,8 +375,7 @@ work_suspend(Work *work, CurrentRun *run)
 	AttemptResult result = {.retry_after_ms = RETRY_AS_TASK_SAYS};
 	ErrorData  *volatile error = NULL;
 
-	result.steps_done = run->steps_done;
-	result.steps_replayed = run->steps_replayed;
+	step_count(run, &result);
 	PortalContext = work->attempt_context;
 	handler_is_running = true;
 	if (work_stop)

@@ -215,9 +215,10 @@ test_tap() {
 	grep -E '^(# +(Failed|at|got|expected)|[^ ]*\.pl \.+ (Failed|Dubious))' "$log/tap" | head -100 || true
 }
 
-# A Node that is there will do; Debian's npm would bring hundreds of packages.
-node_packages=()
-command -v npm >/dev/null || node_packages=(nodejs node-pg)
+# A Node that is there will do.  Debian's npm brings hundreds of packages, but what
+# drives the browser and what judges its pages are in npm's registry alone.
+node_packages=(chromium)
+command -v npm >/dev/null || node_packages+=(nodejs npm)
 
 test_examples() {
 	title "Examples of applications"
@@ -237,6 +238,25 @@ test_fuzz() {
 	[ "$status" -eq 0 ] || grep '^#' "$log/fuzz" | head -100
 }
 
+test_dashboard() {
+	title "Dashboard in a browser"
+	local status=0
+	mkdir -p "$work/npm"
+	cp "$source/test/dashboard/package.json" "$work/npm"
+	[ "$(id -u)" -ne 0 ] || chown -R postgres "$work/npm"
+	as_user npm install --silent --no-audit --no-fund --cache "$work/npm/cache" --prefix "$work/npm" >"$log/npm" 2>&1 || {
+		cat "$log/npm"
+		return 1
+	}
+	as_user env PATH="$pg_bin:$PATH" PGHOST="$socket" PGUSER=postgres PGDATABASE=postgres \
+		"$source/test/dashboard.sh" "$work/npm/node_modules" "$work/screenshots" >"$log/dashboard" 2>&1 || status=$?
+	count_tests "$log/dashboard" "$status" '^ok ' '^not ok '
+	# to look at; a checkout that cannot be written to goes without
+	if mkdir -p "$checkout/screenshots" 2>/dev/null; then
+		cp "$work/screenshots"/*.png "$checkout/screenshots" || true
+	fi
+}
+
 need_packages postgresql-$pg_version postgresql-server-dev-$pg_version postgresql-$pg_version-pgtap \
 	postgresql-plpython3-$pg_version postgresql-plperl-$pg_version postgresql-$pg_version-cron \
 	libtap-parser-sourcehandler-pgtap-perl libipc-run-perl make gcc libc6-dev clang perl "${node_packages[@]}" \
@@ -251,6 +271,7 @@ test_isolation
 test_pgtap
 test_examples
 test_fuzz
+test_dashboard
 test_tap
 
 # The server must have met nothing that should not happen.

@@ -91,7 +91,8 @@ BEGIN
 	COMMIT;
 END $$;
 CREATE FUNCTION looks() RETURNS void LANGUAGE sql AS $$ INSERT INTO seen (what) VALUES ('the next handler') $$;
-SELECT trigger_idem.task_create(name, name::regproc, max_attempts => 1) FROM unnest('{becomes_function,becomes_procedure,looks}'::text[]) name;
+-- those that have one attempt are worked alone
+SELECT trigger_idem.task_create(name, name::regproc, max_attempts => 2) FROM unnest('{becomes_function,becomes_procedure,looks}'::text[]) name;
 EOSQL
 my @attempts = (
 	'SET ROLE postgres',

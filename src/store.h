@@ -279,7 +279,8 @@ typedef enum StoreIndex
 	STORE_TARGET,				/* what is awaited */
 	STORE_PENDING,				/* items that a batch still waits for */
 	STORE_UNCHECKED,			/* what is awaited and needs a check */
-	STORE_ALL_CHILDREN,			/* runs that have a parent, final ones included */
+	STORE_ALL_CHILDREN,			/* runs that have a parent, final ones
+								 * included */
 } StoreIndex;
 
 #define STORE_INDEXES (STORE_ALL_CHILDREN + 1)

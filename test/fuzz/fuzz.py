@@ -29,6 +29,7 @@ import random
 import re
 import sys
 import time
+import traceback
 
 import libpq
 import planted
@@ -47,7 +48,6 @@ OF_THE_FUZZ = {
     "FZ001": "raised by a handler or callback of the fuzz",
     "22012": "run_once_sql() was given a division by zero",
     "42P02": "run_once_sql() was given a parameter that there is none of",
-    "25P02": "a handler went on in a transaction block that had failed",
 }
 INTERNAL = re.compile(
     r"cache lookup failed|unrecognized|unexpected|could not open|could not find|tuple (already|concurrently)|"
@@ -129,19 +129,17 @@ class Job:
         self.counts = collections.Counter()  # by (function, SQLSTATE)
         self.states = collections.Counter()
         self.sessions = {}
-        self.functions = []
-        self.depth = 0
+        self.depth = 0  # of commands in payloads
         self.number = number
-        self.state = None
+        self.state = None  # that the session is in, for people
         # sees everything, has all the time it needs, and calls nothing
         self.admin = libpq.Connection(f"{conninfo} user=fuzz_super options='-c statement_timeout=0 -c lock_timeout=0'")
-        admin = self.admin
-        self.functions = [Function(row) for row in admin.rows(FUNCTIONS)]
+        self.functions = [Function(row) for row in self.admin.rows(FUNCTIONS)]
         self.weights = [function.weight for function in self.functions]
-        self.views = [row[0] for row in admin.rows("""
+        self.views = [row[0] for row in self.admin.rows("""
             SELECT oid::regclass FROM pg_class
             WHERE relnamespace = 'trigger_idem'::regnamespace AND relkind = 'v' ORDER BY relname""")]
-        objects = {name: [row[0] for row in admin.rows(query)] for name, query in OBJECTS.items()}
+        objects = {name: [row[0] for row in self.admin.rows(query)] for name, query in OBJECTS.items()}
         self.values = Values(self.random, objects, self.nested_commands)
 
     # ---------- Sessions ----------
@@ -350,8 +348,8 @@ class Job:
         state = self.random.choices(list(self.STATES), self.STATES.values())[0]
         self.values.refresh({name: [row[0] for row in self.admin.rows(query)] for name, query in IDS.items()})
         self.state = f"{state.__name__} {role}"
-        for command, role in self.admin.rows("SELECT command, role FROM fuzz.missing"):
-            self.session(role).run(command)
+        for command, maker in self.admin.rows("SELECT command, role FROM fuzz.missing"):
+            self.session(maker).run(command)
         if self.random.random() < 0.1 and state != Job.in_handlers:
             session.run("SET ROLE fuzz_other")
             self.state += " as fuzz_other"
@@ -374,10 +372,9 @@ def job_main(number, arguments, conninfo, answers):
     try:
         job = Job(number, arguments.seed, conninfo)
         job.work(arguments.calls // arguments.jobs, time.monotonic() + arguments.seconds)
-    except (OSError, RuntimeError) as error:
-        answers.put(([str(error)] + (job.problems if job else []), job.counts if job else {}, {}))
-        return
-    answers.put((job.problems, job.counts, job.states))
+        answers.put((job.problems, job.counts, job.states))
+    except Exception:  # whatever it is: nobody else waits for an answer
+        answers.put(([traceback.format_exc()] + (job.problems if job else []), job.counts if job else {}, {}))
 
 
 class Report:
@@ -463,7 +460,7 @@ def fuzz(arguments, database, server, report):
         job.start()
     problems, counts, states = [], collections.Counter(), collections.Counter()
     for _ in jobs:
-        job_problems, job_counts, job_states = answers.get()
+        job_problems, job_counts, job_states = answers.get(timeout=arguments.seconds + 60)
         problems += job_problems
         counts.update(job_counts)
         states.update(job_states)

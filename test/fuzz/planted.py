@@ -69,6 +69,8 @@ PLANTED = {
     "a name is too long or empty": "UPDATE trigger_idem.task SET queue = ''",
     "a group of keys belongs to nobody": "DELETE FROM trigger_idem.idempotency_group",
     "a schedule is not proper": "UPDATE trigger_idem.schedule SET payload = '[]'",
+    "something is in no environment": "UPDATE trigger_idem.wait_token SET environment = 'none'",
+    "an access is none": "UPDATE trigger_idem.access_entry SET access = 'all' WHERE access = 'admin'",
 }
 
 

@@ -255,4 +255,18 @@ UNION ALL
 SELECT 'a schedule is not proper', schedule_id, NULL
 FROM trigger_idem.schedule
 WHERE catch_up NOT IN ('none', 'latest', 'all') OR jsonb_typeof(payload) <> 'object'
-	OR (last_run_id IS NOT NULL AND last_tick IS NULL) OR NOT isfinite(last_tick);
+	OR (last_run_id IS NOT NULL AND last_tick IS NULL) OR NOT isfinite(last_tick)
+
+-- ---------- Environments and access ----------
+
+UNION ALL
+SELECT 'something is in no environment', what, environment
+FROM (SELECT 'run', environment FROM run UNION ALL SELECT 'key', environment FROM trigger_idem.idempotency_key
+	UNION ALL SELECT 'global step', environment FROM trigger_idem.global_step
+	UNION ALL SELECT 'token', environment FROM trigger_idem.wait_token
+	UNION ALL SELECT 'schedule', environment FROM trigger_idem.schedule) e(what, environment)
+WHERE environment <> 'default' AND environment NOT IN (SELECT environment FROM trigger_idem.environment)
+UNION ALL
+SELECT 'an access is none', role, access
+FROM trigger_idem.access_entry
+WHERE access NOT IN ('trigger', 'monitor', 'work', 'admin') OR role = '';

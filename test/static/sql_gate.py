@@ -131,6 +131,15 @@ def check_node(node):
         yield "cast", name_of(node["typeName"]["names"])[0]
     elif kind == "CollateClause" and len(node["collname"]) == 1:
         yield "collation", name_of(node["collname"])[0]
+    elif kind == "CreateTrigStmt" and len(node["funcname"]) == 1:
+        yield "function", name_of(node["funcname"])[0]
+    elif kind == "IndexElem" and len(node.get("opclass", ())) == 1:
+        yield "operator", name_of(node["opclass"])[0]
+    elif kind == "DefineStmt":  # functions and operators are arguments of CREATE AGGREGATE and OPERATOR
+        for argument in (option.get("arg") for option in node.get("definition", ())):
+            if isinstance(argument, dict) and argument.get("@") == "TypeName" and len(argument["names"]) == 1 and \
+                    name_of(argument["names"])[0] not in CATALOG_TYPES:
+                yield "function", name_of(argument["names"])[0]
     elif kind == "CaseExpr" and "arg" in node:
         yield "case-when", ""
     elif kind == "JoinExpr" and (node.get("usingClause") or node.get("isNatural")):
@@ -151,8 +160,9 @@ def check_relations(tree, ctes=frozenset()):
             ctes = ctes | {cte["ctename"] for cte in tree["withClause"]["ctes"]}
         if tree.get("@") == "RangeVar" and "schemaname" not in tree and tree["relname"] not in ctes:
             yield "relation", tree["relname"]
-        for child in tree.values():
-            yield from check_relations(child, ctes)
+        for name, child in tree.items():
+            if name != "lockedRels":  # FOR UPDATE OF names what the query does
+                yield from check_relations(child, ctes)
 
 
 def check_tree(tree):

@@ -103,6 +103,16 @@ CREATE VIEW trigger_idem.v AS SELECT 1 AS a WHERE 1 <> ALL (SELECT 1);
 CREATE VIEW trigger_idem.v AS SELECT t.a FROM trigger_idem.t t ORDER BY t.a USING <;
 -- part: operator
 CREATE VIEW trigger_idem.v AS SELECT ROW(1, 2) = ROW(1, 2) AS a;
+-- part: operator
+CREATE INDEX i ON trigger_idem.t (a text_pattern_ops);
+-- part: function
+CREATE TRIGGER t AFTER INSERT ON trigger_idem.t FOR EACH ROW EXECUTE FUNCTION f();
+-- part: function
+CREATE AGGREGATE trigger_idem.a(int) (SFUNC = int4pl, STYPE = int);
+-- part: function
+CREATE OPERATOR trigger_idem.=== (LEFTARG = text, RIGHTARG = text, FUNCTION = texteq);
+-- part: nothing
+CREATE TRIGGER t AFTER INSERT ON trigger_idem.t FOR EACH ROW EXECUTE FUNCTION trigger_idem.f();
 -- part: in
 CREATE VIEW trigger_idem.v AS SELECT 1 IN (1, 2) AS a;
 -- part: in
@@ -255,6 +265,8 @@ static Statement s = {
 	"ON r.a OPERATOR(pg_catalog.=) e.a "
 -- c: nothing
 static Statement s = {.sql = "INSERT INTO trigger_idem.t (a) VALUES ($1) ON CONFLICT (a) DO UPDATE SET a = excluded.a"};
+-- c: nothing
+static Statement s = {.sql = "SELECT FROM trigger_idem.t t FOR UPDATE OF t SKIP LOCKED"};
 -- c: operator
 static Statement s = {.sql = "DELETE FROM trigger_idem.t WHERE a "
 	"= $1", .expected = SPI_OK_DELETE};

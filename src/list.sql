@@ -100,7 +100,7 @@ COMMENT ON FUNCTION trigger_idem.list_statuses(jsonb) IS
 	'The states that the page of runs is to show; NULL: all';
 
 -- A value of the filter, as the type that it must have
-CREATE FUNCTION trigger_idem.list_value(filter jsonb, name text, type regtype)
+CREATE FUNCTION trigger_idem.list_value(filter jsonb, name text, type pg_catalog.regtype)
 RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
@@ -117,7 +117,7 @@ EXCEPTION WHEN data_exception THEN
 		MESSAGE = format('invalid value for filter "%s"', name),
 		DETAIL = format('It must be of type %s.', type);
 END $$;
-COMMENT ON FUNCTION trigger_idem.list_value(jsonb, text, regtype) IS
+COMMENT ON FUNCTION trigger_idem.list_value(jsonb, text, pg_catalog.regtype) IS
 	'A value of the filter of the page of runs, checked';
 
 CREATE FUNCTION trigger_idem.list_options(names text[], chosen text)

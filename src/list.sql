@@ -291,10 +291,10 @@ BEGIN
 			UNION
 			-- older than what was read, but its key is still there
 			SELECT r.run_id FROM trigger_idem.runs r
-			WHERE before IS NULL AND f ? 'idempotency_key' AND r.run_id IN (
+			WHERE before IS NULL AND f ? 'idempotency_key' AND r.run_id = ANY (ARRAY(
 				SELECT trigger_idem.idempotency_key_holder(t.task_id, f ->> 'idempotency_key', v.environment)
 				FROM trigger_idem.tasks t, trigger_idem.environments v
-				WHERE COALESCE(t.task_id = f ->> 'task_id', true) AND COALESCE(v.environment = f ->> 'environment', true))
+				WHERE COALESCE(t.task_id = f ->> 'task_id', true) AND COALESCE(v.environment = f ->> 'environment', true)))
 				AND (statuses IS NULL OR r.status = ANY (statuses))
 				AND COALESCE(r.created_at >= since, true) AND COALESCE(r.created_at < until, true)
 				AND COALESCE(r.queue = f ->> 'queue', true) AND COALESCE(f ->> 'tag' = ANY (r.tags), true)) l),

@@ -61,7 +61,7 @@ PUBLIC = set(re.findall(r"(\w+)\(", (HERE / "../../doc/reference.md").read_text(
 # Calls that block or take long would use up the time: they are made less often than others.
 SELDOM = {"run_wait": 0.3, "wait_for_token": 0.3, "trigger_task_and_wait": 0.7, "batch_trigger_task_and_wait": 0.7,
           "work": 0.3, "prune": 0.3, "environment_drop": 0.2, "task_drop": 0.3, "access_revoke": 0.3,
-          "run_page": 0.1, "runs_page": 0.1, "stats": 0.1}
+          "run_page": 0.1, "runs_page": 0.1, "run_timeline": 0.2, "stats": 0.1}
 
 FUNCTIONS = """
 SELECT p.oid, p.proname, p.prokind, p.proretset, p.pronargs, p.pronargdefaults,

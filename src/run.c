@@ -534,7 +534,7 @@ entry_end_wait(const pg_uuid_t *run_id, const Entry *entry, TimestampTz now)
 	values[0] = UUIDPGetDatum(run_id);
 	values[1] = entry->values[ENTRY_WAIT_ID - 1];
 	values[2] = TimestampTzGetDatum(wait.has_ended ? wait.ended_at : now);
-	values[3] = BoolGetDatum(wait.timed_out);
+	values[3] = BoolGetDatum(wait.has_ended && wait.timed_out);
 	nulls[3] = wait.has_ended ? ' ' : 'n';
 	owner_begin(&scope);
 	scope_see_latest(&scope);

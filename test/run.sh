@@ -1,5 +1,11 @@
 #!/usr/bin/env bash
-# All tests of trigger_idem.  Usage: test/run.sh
+# All tests of trigger_idem on one version of PostgreSQL.
+#
+#	test/run.sh [15 [SUITE]...]	on the machine's own
+#	test/run.sh 17 [SUITE]...	in a minimal Debian root that is made for it; 18, 19 too
+#
+# Suites are regress, hostile, isolation, pgtap, examples, tap and tap/FILE.pl; all
+# of them where none is named.
 #
 # Installs the packages that it needs with apt-get (through sudo when not root),
 # builds from a copy of the checkout, and runs everything on throw-away servers
@@ -8,234 +14,79 @@
 set -euo pipefail
 
 checkout=$(cd "$(dirname "$0")/.." && pwd)
-# shellcheck source=test/setup.sh
-. "$checkout/test/setup.sh"
-
-pg_version=15
-pg_bin=/usr/lib/postgresql/$pg_version/bin
-passed=0
-failed=0
-
-# ---------- The place to work in ----------
-
-work=$(mktemp -d /tmp/trigger_idem_test.XXXXXX)
-source=$work/source
-root=$work/root
-socket=$work/socket
-log=$work/log
-
-# PostgreSQL refuses to run as root.
-as_user() {
-	if [ "$(id -u)" -eq 0 ]; then
-		runuser -u postgres -- "$@"
-	else
-		"$@"
-	fi
-}
-
-clean_up() {
-	[ ! -d "$work/data" ] || as_user "$pg_bin/pg_ctl" -D "$work/data" -m immediate -s stop || true
-	rm -rf "$work"
-}
-trap clean_up EXIT
-
-title() {
-	printf '\n== %s\n' "$*"
-}
-
-# check NAME COMMAND...: one test that is a command; its output is shown only
-# when it fails.
-check() {
-	local name=$1
-	shift
-	if "$@" >"$log/check" 2>&1; then
-		echo "ok: $name"
-		passed=$((passed + 1))
-	else
-		echo "not ok: $name"
-		tail -50 "$log/check"
-		failed=$((failed + 1))
-	fi
-}
-
-# count_tests FILE STATUS OK NOT_OK: add up the tests of a driver by its lines
-# that match the patterns; a driver that fails without a failed test is one.
-count_tests() {
-	local file=$1 status=$2 good bad
-	good=$(grep -cE "$3" "$file" || true)
-	bad=$(grep -cE "$4" "$file" || true)
-	if [ "$status" -ne 0 ] && [ "$bad" -eq 0 ]; then
-		bad=1
-	fi
-	if [ "$good" -eq 0 ] && [ "$bad" -eq 0 ]; then
-		echo "no test was run"
-		bad=1
-	fi
-	passed=$((passed + good))
-	failed=$((failed + bad))
-	echo "$good passed, $bad failed"
-	if [ "$bad" -ne 0 ]; then
-		grep -E "$4" "$file" || tail -50 "$file"
-	fi
-}
-
-# ---------- Building ----------
-
-prepare() {
-	mkdir -p "$source" "$root" "$socket" "$log"
-	(cd "$checkout" && tar -cf - --exclude=.git --exclude='*.o' --exclude='*.so' --exclude='*.bc' .) |
-		tar -xf - -C "$source"
-	cat >"$work/server.conf" <<-CONF
-		extension_destdir = '$root'
-		dynamic_library_path = '$root/usr/lib/postgresql/$pg_version/lib:\$libdir'
-		fsync = off
-	CONF
-	if [ "$(id -u)" -eq 0 ]; then
-		chown -R postgres "$work"
-	fi
-	chmod 755 "$work"
-}
-
-build() {
-	as_user make -s -C "$source" PG_CONFIG="$pg_bin/pg_config" with_llvm=no "$@"
-}
-
-# Without a warning, with both compilers.  PGXS hands gcc's options to clang,
-# and the server's headers have attributes that clang does not know.
-test_build() {
-	title "Build"
-	check "gcc has no warning" build COPT=-Werror
-	build clean >/dev/null
-	check "clang has no warning" build CC=clang COPT="-Werror -Wno-unknown-warning-option \
-		-Wno-ignored-optimization-argument -Wno-ignored-attributes"
-	build clean >/dev/null
-	check "the version is the same everywhere" as_user make -s -C "$source" PG_CONFIG="$pg_bin/pg_config" checkver
-	build COPT="-Werror -DUSE_ASSERT_CHECKING" install DESTDIR="$root" >"$log/install" 2>&1 || {
-		cat "$log/install"
-		return 1
-	}
-}
-
-# ---------- One server for the suites that need no more ----------
-
-start_server() {
-	as_user "$pg_bin/initdb" -D "$work/data" -A trust -U postgres -E UTF8 --locale=C.UTF-8 -N >/dev/null
-	as_user tee -a "$work/data/postgresql.conf" <"$work/server.conf" >/dev/null
-	as_user "$pg_bin/pg_ctl" -D "$work/data" -l "$work/data/server.log" -s -w \
-		-o "-c listen_addresses='' -c unix_socket_directories='$socket' -c log_min_messages=warning -c log_line_prefix='%m [%p] %e ' \
-		    -c max_prepared_transactions=10" start
-}
-
-run_psql() {
-	as_user "$pg_bin/psql" -X -q -h "$socket" -U postgres -v ON_ERROR_STOP=1 "$@"
-}
-
-# How pg_regress and its kin say it, before 16 and since
-regress_ok='^(test .*\.\.\. ok|ok [0-9])'
-regress_not_ok='^(test .*\.\.\. FAILED|not ok [0-9])'
-
-# regress DIRECTORY OPTION...: the regression suite
-regress() {
-	local name=$1 status=0
-	shift
-	local tests=(setup)
-	for file in "$checkout"/sql/*.sql; do
-		file=$(basename "$file" .sql)
-		[ "$file" = setup ] || tests+=("$file")
-	done
-	mkdir -p "$work/$name"
-	[ "$(id -u)" -ne 0 ] || chown postgres "$work/$name"
-	(cd "$work/$name" && as_user "/usr/lib/postgresql/$pg_version/lib/pgxs/src/test/regress/pg_regress" \
-		--inputdir="$source" --outputdir="$work/$name" --bindir="$pg_bin" --host="$socket" --user=postgres \
-		"$@" "${tests[@]}") >"$log/$name" 2>&1 || status=$?
-	count_tests "$log/$name" "$status" "$regress_ok" "$regress_not_ok"
-	[ ! -s "$work/$name/regression.diffs" ] || head -200 "$work/$name/regression.diffs"
-}
-
-test_regress() {
-	title "Regression suite"
-	regress regress --load-extension=trigger_idem
-}
-
-test_hostile() {
-	title "Regression suite with hostile objects first in the search path"
-	run_psql -d postgres -c 'CREATE DATABASE hostile TEMPLATE template0'
-	run_psql -d hostile -f "$source/test/hostile.sql" >/dev/null
-	# as pg_regress sets up a database of its own
-	run_psql -d hostile -c "ALTER DATABASE hostile SET lc_messages = 'C'" \
-		-c "ALTER DATABASE hostile SET datestyle = 'Postgres, MDY'" \
-		-c "ALTER DATABASE hostile SET intervalstyle = 'postgres_verbose'"
-	regress hostile --use-existing --dbname=hostile
-}
-
-test_isolation() {
-	title "Isolation specs"
-	local status=0 specs=()
-	for file in "$checkout"/test/isolation/specs/*.spec; do
-		specs+=("$(basename "$file" .spec)")
-	done
-	mkdir -p "$work/isolation"
-	[ "$(id -u)" -ne 0 ] || chown postgres "$work/isolation"
-	(cd "$work/isolation" && as_user "/usr/lib/postgresql/$pg_version/lib/pgxs/src/test/isolation/pg_isolation_regress" \
-		--inputdir="$source/test/isolation" --outputdir="$work/isolation" --bindir="$pg_bin" --host="$socket" \
-		--user=postgres --dbname=isolation --load-extension=trigger_idem "${specs[@]}") >"$log/isolation" 2>&1 || status=$?
-	count_tests "$log/isolation" "$status" "$regress_ok" "$regress_not_ok"
-	[ ! -s "$work/isolation/regression.diffs" ] || head -200 "$work/isolation/regression.diffs"
-}
-
-test_pgtap() {
-	title "pgTAP"
-	local status=0
-	run_psql -d postgres -c 'CREATE DATABASE pgtap'
-	run_psql -d pgtap -c 'CREATE EXTENSION trigger_idem'
-	as_user env PATH="$pg_bin:$PATH" pg_prove -v -h "$socket" -U postgres -d pgtap "$source"/test/pgtap/*.sql \
-		>"$log/pgtap" 2>&1 || status=$?
-	count_tests "$log/pgtap" "$status" '^ok [0-9]' '^not ok [0-9]'
-}
-
-# ---------- Tests that start their own servers ----------
-
-test_tap() {
-	title "TAP: crashes, restarts, dumps, standbys"
-	local status=0 pgxs=/usr/lib/postgresql/$pg_version/lib/pgxs
-	mkdir -p "$work/tap"
-	[ "$(id -u)" -ne 0 ] || chown postgres "$work/tap"
-	(cd "$work/tap" && as_user env PATH="$pg_bin:$PATH" TESTDIR="$work/tap" TEMP_CONFIG="$work/server.conf" \
-		PG_REGRESS="$pgxs/src/test/regress/pg_regress" \
-		prove -v -I "$pgxs/src/test/perl" -I "$source/test/tap" "$source"/test/tap/*.pl) >"$log/tap" 2>&1 || status=$?
-	count_tests "$log/tap" "$status" '^ok [0-9]' '^not ok [0-9]'
-	grep -E '^(# +(Failed|at|got|expected)|[^ ]*\.pl \.+ (Failed|Dubious))' "$log/tap" | head -100 || true
-}
+# shellcheck source=test/lib.sh
+. "$checkout/test/lib.sh"
+# shellcheck source=test/suites.sh
+. "$checkout/test/suites.sh"
+# shellcheck source=test/roots.sh
+. "$checkout/test/roots.sh"
 
 # A Node that is there will do; Debian's npm would bring hundreds of packages.
 node_packages=()
 command -v npm >/dev/null || node_packages=(nodejs node-pg)
 
-test_examples() {
-	title "Examples of applications"
-	local status=0
-	as_user env PATH="$pg_bin:$PATH" PGHOST="$socket" PGUSER=postgres PGDATABASE=postgres \
-		"$source/test/examples.sh" >"$log/examples" 2>&1 || status=$?
-	count_tests "$log/examples" "$status" '^ok ' '^not ok '
+# run_suites VERSION [SUITE]...: on what is installed here
+run_suites() {
+	local version=$1 suite
+	shift
+	[ "$#" -gt 0 ] || set -- regress hostile isolation pgtap examples tap
+	make_workplace
+	use_server "$version" "/usr/lib/postgresql/$version/bin"
+	step "build" "$version" test_build
+	start_server
+	for suite in "$@"; do
+		case $suite in
+		regress) step "regression suite" "$version" test_regress ;;
+		hostile) step "regression suite, hostile objects" "$version" test_hostile ;;
+		isolation) step "isolation specs" "$version" test_isolation ;;
+		pgtap) step "pgTAP" "$version" test_pgtap ;;
+		examples) step "examples of applications" "$version" test_examples ;;
+		tap) step "TAP tests" "$version" test_tap ;;
+		tap/*.pl) step "$suite" "$version" test_tap "$source/test/$suite" ;;
+		*) check "there is a suite $suite" false ;;
+		esac
+	done
+	step "server log" "$version" test_server_log
+	finish
 }
 
-need_packages postgresql-$pg_version postgresql-server-dev-$pg_version postgresql-$pg_version-pgtap \
-	postgresql-plpython3-$pg_version postgresql-plperl-$pg_version postgresql-$pg_version-cron \
-	libtap-parser-sourcehandler-pgtap-perl libipc-run-perl make gcc libc6-dev clang perl "${node_packages[@]}"
-prepare
-test_build
-start_server
-test_regress
-test_hostile
-test_isolation
-test_pgtap
-test_examples
-test_tap
+# The same in a root: with a copy of the checkout, for it sees nothing outside
+run_in_root() {
+	local version=$1 place status=0
+	shift
+	need_root "$version" || exit 1
+	place=$(mktemp -d "$(root_of "$version")/tmp/trigger_idem_checkout.XXXXXX")
+	# shellcheck disable=SC2064 # this place
+	trap "rm -rf '$place'" EXIT
+	chmod 755 "$place"
+	tar -C "$checkout" -cf - --exclude=.git . | tar -xf - -C "$place"
+	place=/tmp/$(basename "$place")
+	in_root "$version" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 TRIGGER_IDEM_TABLE="${TRIGGER_IDEM_TABLE:+$place/table}" \
+		"$place/test/run.sh" --installed "$version" "$@" || status=$?
+	if [ -n "${TRIGGER_IDEM_TABLE:-}" ]; then
+		cat "$(root_of "$version")$place/table" >>"$TRIGGER_IDEM_TABLE" || true
+	fi
+	return "$status"
+}
 
-# The server must have met nothing that should not happen.
-title "Server log"
-check "no internal error, failed assertion or crash" \
-	sh -c '! grep -E "XX000|PANIC|TRAP|terminated by signal|WARNING:.*(leak|not closed|reference)" "$1"' _ "$work/data/server.log"
-
-printf '\n%s passed, %s failed\n' "$passed" "$failed"
-[ "$failed" -eq 0 ]
+version=${1:-15}
+[ "$#" -eq 0 ] || shift
+case $version in
+15)
+	need_packages postgresql-15 postgresql-server-dev-15 postgresql-15-pgtap \
+		postgresql-plpython3-15 postgresql-plperl-15 postgresql-15-cron \
+		libtap-parser-sourcehandler-pgtap-perl libipc-run-perl make gcc libc6-dev clang perl "${node_packages[@]}"
+	run_suites 15 "$@"
+	;;
+--installed)
+	run_suites "$@"
+	;;
+17 | 18 | 19)
+	need_packages mmdebstrap debian-archive-keyring
+	run_in_root "$version" "$@"
+	;;
+*)
+	echo "usage: test/run.sh [15|17|18|19 [SUITE]...]" >&2
+	exit 2
+	;;
+esac

@@ -4,7 +4,8 @@
 #
 # Every command prints "N passed, N failed" as its last line, by finish().  Where
 # TRIGGER_IDEM_TABLE names a file, each step() adds its line to it: check,
-# version, result and seconds, with tabs between them.
+# version, result and seconds, with tabs between them.  With TRIGGER_IDEM_KEEP
+# set, logs and data stay for a look.
 
 # shellcheck source=test/setup.sh
 . "$checkout/test/setup.sh"
@@ -36,7 +37,11 @@ make_workplace() {
 
 clean_up() {
 	stop_server || true
-	rm -rf "$work"
+	if [ -n "${TRIGGER_IDEM_KEEP:-}" ]; then
+		echo "kept: $work"
+	else
+		rm -rf "$work"
+	fi
 }
 
 # PostgreSQL refuses to run as root.

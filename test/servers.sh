@@ -67,8 +67,9 @@ need_assertion_server() {
 	flock "$lock"
 	if [ "$(cat "$assertion_server.recipe" 2>/dev/null)" != "$recipe" ]; then
 		need_space 1500 || return 1
-		rm -rf "$assertion_server" "$assertion_server.recipe"
-		folder=$(mktemp -d "$cache/source.XXXXXX")
+		folder=$cache/source
+		rm -rf "$assertion_server" "$assertion_server.recipe" "$folder"
+		mkdir "$folder"
 		if (build_assertion_server "$assertion_server" "$folder") >"$assertion_server.log" 2>&1; then
 			echo "$recipe" >"$assertion_server.recipe"
 		else

@@ -5,21 +5,25 @@
 
 # ---------- Which server ----------
 
-# use_server VERSION BIN: the server whose programs are in the folder BIN
+# use_server VERSION BIN: the server whose programs are in the folder BIN.  Into one
+# that is in the workplace itself the extension is installed, others are told
+# where it is.
 use_server() {
 	pg_version=$1
 	pg_bin=$2
+	destdir=$root
+	[ "${pg_bin#"$work"}" = "$pg_bin" ] || destdir=
 	pg_config=$pg_bin/pg_config
 	pgxs=$(cd "$(dirname "$("$pg_config" --pgxs)")/../.." && pwd)
-	cat >"$work/server.conf" <<-CONF
-		dynamic_library_path = '$root$("$pg_config" --pkglibdir):\$libdir'
-		fsync = off
-	CONF
-	# Debian's patch, or what 18 has of its own; a server of our own has neither
-	if [ "$pg_version" -ge 18 ]; then
-		echo "extension_control_path = '$root$("$pg_config" --sharedir):\$system'" >>"$work/server.conf"
-	elif [ "${pg_bin#/usr/lib/postgresql/}" != "$pg_bin" ]; then
-		echo "extension_destdir = '$root'" >>"$work/server.conf"
+	echo "fsync = off" >"$work/server.conf"
+	if [ -n "$destdir" ]; then
+		echo "dynamic_library_path = '$destdir$("$pg_config" --pkglibdir):\$libdir'" >>"$work/server.conf"
+		# Debian's patch, or what 18 has of its own
+		if [ "$pg_version" -ge 18 ]; then
+			echo "extension_control_path = '$destdir$("$pg_config" --sharedir):\$system'" >>"$work/server.conf"
+		else
+			echo "extension_destdir = '$destdir'" >>"$work/server.conf"
+		fi
 	fi
 	give "$work/server.conf"
 }
@@ -34,7 +38,7 @@ build() {
 # install_build [VARIABLE=VALUE]...: for the servers of this workplace
 install_build() {
 	build clean >/dev/null
-	build "$@" install DESTDIR="$root" >"$log/install" 2>&1 || {
+	build "$@" install DESTDIR="$destdir" >"$log/install" 2>&1 || {
 		cat "$log/install"
 		return 1
 	}

@@ -59,11 +59,11 @@ class Run:
 		self.steps = {}			# key -> (output, attempt)
 		self.output = None
 		self.error = None		# its code, or what the application gave
-		self.has_ttl = False
+		self.ttl = False		# was triggered with one
 		self.key = None			# (space, key) that it took
 		self.is_pruned = False
 		self.waits_for = None	# ('run', number) or ('token', number)
-		self.waited_for = set()	# runs it has ever waited for
+		self.waited_for = set()	# what it has ever waited for, in the same form
 
 	def is_final(self):
 		return self.status in FINAL
@@ -81,7 +81,7 @@ class Model:
 	def __init__(self):
 		self.runs = []
 		self.keys = {}
-		self.tokens = []	# None, or ('done', output)
+		self.tokens = []		# open, completed or pruned
 		self.paused = False
 		self.clock = 0
 
@@ -138,7 +138,7 @@ class Model:
 			return held.run, True, run.status
 		run = Run(task_name, payload, self.ord_of(priority), priority, max_attempts or task.max_attempts, parent)
 		run.status = 'delayed' if delayed else 'queued'
-		run.has_ttl = ttl
+		run.ttl = ttl
 		self.runs.append(run)
 		number = len(self.runs) - 1
 		if key is not None:
@@ -148,7 +148,7 @@ class Model:
 
 	def replay(self, number):
 		run = self.known(number)
-		new, _, _ = self.trigger(run.task, run.payload, None, False, run.has_ttl, run.priority, run.max_attempts)
+		new, _, _ = self.trigger(run.task, run.payload, None, False, run.ttl, run.priority, run.max_attempts)
 		return new
 
 	# ---------- Ends of attempts ----------
@@ -217,24 +217,37 @@ class Model:
 		run.steps[key] = (output, attempt)
 
 	def suspend(self, number, target):
-		"""The attempt ends, and its run waits, unless the target has ended."""
+		"""The attempt ends, and its run waits for a target that has not ended."""
 		run = self.runs[number]
 		run.attempts.append((run.attempt, 'waiting'))
-		if target[0] == 'run':
-			run.waited_for.add(target[1])
-			is_over = self.runs[target[1]].is_final()
-		else:
-			is_over = self.tokens[target[1]] is not None
-		if is_over:
-			self.wake(run)
-		else:
-			run.status = 'waiting'
-			run.waits_for = target
+		run.status = 'waiting'
+		run.waits_for = target
 
-	def complete_token(self, number, output):
-		if self.tokens[number] is not None:
+	def wait(self, number, target):
+		"""Asked for by a run: does it wait?"""
+		kind, what = target
+		if kind == 'token':
+			if self.tokens[what] == 'pruned':
+				raise Refused('42704')
+			is_over = self.tokens[what] == 'completed'
+		else:
+			is_over = self.known(what).is_final()
+			# around the circle of those that wait
+			while target is not None and target[0] == 'run':
+				if target[1] == number:
+					raise Refused('TI005')
+				target = self.runs[target[1]].waits_for
+		self.runs[number].waited_for.add((kind, what))
+		if not is_over:
+			self.suspend(number, (kind, what))
+		return not is_over
+
+	def complete_token(self, number):
+		if self.tokens[number] == 'pruned':
+			raise Refused('42704')
+		if self.tokens[number] == 'completed':
 			return False
-		self.tokens[number] = ('done', output)
+		self.tokens[number] = 'completed'
 		for run in self.runs:
 			if run.waits_for == ('token', number):
 				self.wake(run)
@@ -265,7 +278,6 @@ class Model:
 		run = self.runs[number]
 		run.attempt += 1
 		run.status = 'executing'
-		run.has_ttl = False		# it has started
 		return run.attempt
 
 	def claim(self, how_many):
@@ -308,13 +320,13 @@ class Model:
 
 	def outlive_ttl(self, number):
 		run = self.runs[number]
-		if run.has_ttl and run.status in ('queued', 'delayed'):
+		if run.ttl and run.attempt == 0 and run.status in ('queued', 'delayed'):
 			self.end_run(number, 'expired')
 			return True
 		return False
 
 	def prune(self):
-		"""Expired keys, and what is final and no unfinished run has waited for"""
+		"""Expired keys, and what has ended and no unfinished run has waited for"""
 		for place in [p for p, k in self.keys.items() if k.is_expired]:
 			del self.keys[place]
 		needed = set()
@@ -322,8 +334,11 @@ class Model:
 			if not run.is_final():
 				needed |= run.waited_for
 		for number, run in enumerate(self.runs):
-			if run.is_final() and number not in needed:
+			if run.is_final() and ('run', number) not in needed:
 				run.is_pruned = True
+		for number, state in enumerate(self.tokens):
+			if state == 'completed' and ('token', number) not in needed:
+				self.tokens[number] = 'pruned'
 
 	# ---------- What the views must show ----------
 
@@ -337,4 +352,4 @@ class Model:
 				 for key, (output, attempt) in r.steps.items()]
 		keys = [(space[0] + ' ' + space[1], key, held.run) for (space, key), held in self.keys.items()]
 		return {'runs': runs, 'attempts': sorted(attempts), 'steps': sorted(steps, key=str), 'keys': sorted(keys),
-				'tokens': [done is not None for done in self.tokens]}
+				'tokens': [(n, state) for n, state in enumerate(self.tokens) if state != 'pruned']}

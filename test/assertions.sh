@@ -49,7 +49,7 @@ start_under_valgrind() {
 	give "$work/valgrind"
 	as_user "$pg_bin/initdb" -D "$work/data" -A trust -U postgres -E UTF8 --locale=C.UTF-8 -N >/dev/null
 	as_user tee -a "$work/data/postgresql.conf" <"$work/server.conf" >/dev/null
-	as_user valgrind --quiet --leak-check=no --trace-children=yes --track-origins=no \
+	as_user valgrind --quiet --vgdb=no --leak-check=no --trace-children=yes \
 		--gen-suppressions=all --suppressions="$work/server/valgrind.supp" \
 		--log-file="$work/valgrind/%p.log" \
 		"$pg_bin/postgres" -D "$work/data" -c listen_addresses='' -c unix_socket_directories="$socket" \

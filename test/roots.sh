@@ -110,3 +110,48 @@ in_root() {
 	# shellcheck disable=SC2016 # the inner shell's
 	unshare --mount sh -ec 'mount -t proc proc "$1/proc"; mount -t tmpfs tmpfs "$1/dev/shm"; root=$1; shift; exec chroot "$root" "$@"' _ "$root" "$@"
 }
+
+# run_checkout VERSION COMMAND...: the same, in a copy of the checkout, for a root
+# sees nothing outside; and with $extra, a folder, as "extra" in it.  The copy
+# is gone afterwards.
+run_checkout() {
+	local version=$1 root place status=0
+	shift
+	root=$(root_of "$version")
+	place=$(mktemp -d "$root/tmp/trigger_idem_checkout.XXXXXX")
+	# shellcheck disable=SC2064 # this place
+	trap "rm -rf '$place'" EXIT
+	chmod 755 "$place"
+	tar -C "$checkout" -cf - --exclude=.git . | tar -xf - -C "$place"
+	[ -z "${extra:-}" ] || cp -a "$extra" "$place/extra"
+	# shellcheck disable=SC2016 # the inner shell's
+	in_root "$version" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 \
+		TRIGGER_IDEM_TABLE="${TRIGGER_IDEM_TABLE:+${place#"$root"}/table}" \
+		sh -c 'cd "$1" && shift && exec "$@"' _ "${place#"$root"}" "$@" || status=$?
+	if [ -n "${TRIGGER_IDEM_TABLE:-}" ] && [ -e "$place/table" ]; then
+		cat "$place/table" >>"$TRIGGER_IDEM_TABLE"
+	fi
+	rm -rf "$place"
+	return "$status"
+}
+
+# The programs of this machine's PostgreSQL 15 in a root, for pg_upgrade, with the
+# libraries that are not there in the same version
+need_old_server() {
+	local root lock library
+	root=$(root_of "$1")
+	exec {lock}>"$root.old.lock"
+	flock "$lock"
+	if ! cmp -s /usr/lib/postgresql/15/bin/postgres "$root/usr/lib/postgresql/15/bin/postgres"; then
+		mkdir -p "$root/usr/lib/postgresql" "$root/usr/share/postgresql"
+		rm -rf "$root/usr/lib/postgresql/15" "$root/usr/share/postgresql/15"
+		cp -a /usr/share/postgresql/15 "$root/usr/share/postgresql/"
+		ldd /usr/lib/postgresql/15/bin/* | awk '$2 == "=>" { print $3 }' | sort -u | while read -r library; do
+			[ -e "$root$library" ] || [ -e "$root/usr$library" ] || cp -L "$library" "$root/usr/lib/$(uname -m)-linux-gnu/"
+		done
+		# last, for it says that all of it is there
+		cp -a /usr/lib/postgresql/15 "$root/usr/lib/postgresql/"
+		chroot "$root" ldconfig
+	fi
+	flock -u "$lock"
+}

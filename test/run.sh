@@ -50,25 +50,6 @@ run_suites() {
 	finish
 }
 
-# The same in a root: with a copy of the checkout, for it sees nothing outside
-run_in_root() {
-	local version=$1 place status=0
-	shift
-	need_root "$version" || exit 1
-	place=$(mktemp -d "$(root_of "$version")/tmp/trigger_idem_checkout.XXXXXX")
-	# shellcheck disable=SC2064 # this place
-	trap "rm -rf '$place'" EXIT
-	chmod 755 "$place"
-	tar -C "$checkout" -cf - --exclude=.git . | tar -xf - -C "$place"
-	place=/tmp/$(basename "$place")
-	in_root "$version" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 TRIGGER_IDEM_TABLE="${TRIGGER_IDEM_TABLE:+$place/table}" \
-		"$place/test/run.sh" --installed "$version" "$@" || status=$?
-	if [ -n "${TRIGGER_IDEM_TABLE:-}" ]; then
-		cat "$(root_of "$version")$place/table" >>"$TRIGGER_IDEM_TABLE" || true
-	fi
-	return "$status"
-}
-
 version=${1:-15}
 [ "$#" -eq 0 ] || shift
 case $version in
@@ -83,7 +64,8 @@ case $version in
 	;;
 17 | 18 | 19)
 	need_packages mmdebstrap debian-archive-keyring
-	run_in_root "$version" "$@"
+	need_root "$version"
+	run_checkout "$version" test/run.sh --installed "$version" "$@"
 	;;
 *)
 	echo "usage: test/run.sh [15|17|18|19 [SUITE]...]" >&2

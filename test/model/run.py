@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Random sequences of calls in one session, held against test/model/model.py.
 
-	run.py [--sequences N] [--length N] [--seed N] [--break NAME]
+	run.py [--sequences N] [--length N] [--seed N] [--pooled] [--break NAME]
 
 Each call's answer or SQLSTATE, and all that the views show after it, must be what
 the model says.  A sequence is made from its seed, so it can be repeated; one that
@@ -28,7 +28,7 @@ OUTPUTS = [None, 'x', {'y': [1, 2]}]
 
 # What the views show, with the model's names for things
 SHOWN = '''
-PREPARE shown AS SELECT jsonb_build_object(
+SELECT jsonb_build_object(
 	'runs', (SELECT jsonb_agg(jsonb_build_array(run_id, task_id, status, attempt, output,
 			CASE jsonb_typeof(error) WHEN 'object' THEN error -> 'code' ELSE error END, parent_run_id)) FROM trigger_idem.runs),
 	'attempts', (SELECT jsonb_agg(jsonb_build_array(run_id, attempt, status)) FROM trigger_idem.attempts),
@@ -65,10 +65,12 @@ class Call:
 
 
 class Session:
-	def __init__(self, connection):
+	def __init__(self, connection, pooled):
 		self.cursor = connection.cursor()
-		self.cursor.execute('SET jit = off')	# planning them takes longest
-		self.cursor.execute(SHOWN)
+		self.shown = SHOWN
+		if not pooled:		# planning it takes longest
+			self.cursor.execute('PREPARE shown AS ' + SHOWN)
+			self.shown = 'EXECUTE shown'
 		self.start()
 
 	def start(self):
@@ -122,7 +124,7 @@ class Session:
 	# ---------- What both have come to ----------
 
 	def check(self):
-		self.cursor.execute('EXECUTE shown')
+		self.cursor.execute(self.shown)
 		got = self.cursor.fetchone()[0]
 		expected = self.model.shown()
 		unfinished = sum(1 for run in self.model.runs if not run.is_final())
@@ -518,6 +520,7 @@ def main():
 	parser.add_argument('--length', type=int, default=40)
 	parser.add_argument('--seed', type=int)
 	parser.add_argument('--break', dest='broken', choices=BREAKS)
+	parser.add_argument('--pooled', action='store_true', help='the connection is a pooler\'s, and keeps nothing')
 	options = parser.parse_args()
 	seed = options.seed if options.seed is not None else int(time.time())
 	if options.broken:
@@ -525,7 +528,7 @@ def main():
 
 	connection = psycopg2.connect('')
 	connection.autocommit = True
-	session = Session(connection)
+	session = Session(connection, options.pooled)
 	calls = 0
 	for n in range(options.sequences):
 		sequence = sequence_of(seed + n, options.length)

@@ -1,6 +1,7 @@
 -- The tasks of the model (test/model/model.py has the same list), and handlers
 -- that do what their payload says: steps, and failing in the first attempts.
 CREATE EXTENSION trigger_idem;
+ALTER DATABASE :DBNAME SET jit = off;
 
 CREATE FUNCTION step_of_model(idempotency_key text, args jsonb) RETURNS text LANGUAGE sql AS
 	$$ SELECT (args #>> '{}') || ' done' $$;

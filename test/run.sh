@@ -56,7 +56,7 @@ case $version in
 15)
 	need_packages postgresql-15 postgresql-server-dev-15 postgresql-15-pgtap \
 		postgresql-plpython3-15 postgresql-plperl-15 postgresql-15-cron \
-		libtap-parser-sourcehandler-pgtap-perl libipc-run-perl make gcc libc6-dev clang perl "${node_packages[@]}"
+		libtap-parser-sourcehandler-pgtap-perl libipc-run-perl make gcc libc6-dev clang perl pgbouncer "${node_packages[@]}"
 	run_suites 15 "$@"
 	;;
 --installed)
@@ -64,7 +64,13 @@ case $version in
 	;;
 17 | 18 | 19)
 	need_packages mmdebstrap debian-archive-keyring
-	need_root "$version"
+	if ! need_root "$version"; then
+		# a release candidate may be gone from where it was
+		[ "$version" -eq 19 ] || exit 1
+		add_result "all suites" 19 "no root to be had" 0
+		finish
+		exit
+	fi
 	run_checkout "$version" test/run.sh --installed "$version" "$@"
 	;;
 *)

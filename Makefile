@@ -6,7 +6,8 @@ MODULE_big = trigger_idem
 OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
 
 # The install script, in this order: tables before what refers to them.
-SQL_PARTS = schema status environment key task run trigger step wait work application control schedule prune views access
+SQL_PARTS = schema status access environment key task run trigger step wait work application control schedule prune \
+	progress views timeline html page list stats privilege
 DATA_built = $(EXTENSION)--$(EXTVERSION).sql
 # Released versions and the ways to newer ones; the present one is built
 DATA = $(filter-out src/upgrade/$(DATA_built),$(wildcard src/upgrade/*.sql))

@@ -523,15 +523,18 @@ SELECT delay, application_test.error_of(format('SELECT trigger_idem.run_release(
 -- no such run, and one of another role: the same words
 SELECT run_id FROM trigger_idem.trigger_task('app_step') \gset
 SELECT attempt FROM trigger_idem.run_claim('w', 'app_step');
-GRANT USAGE ON SCHEMA trigger_idem, application_test, helper TO regress_app_worker;
+GRANT USAGE ON SCHEMA application_test, helper TO regress_app_worker;
 GRANT SELECT ON application_test.calls TO regress_app_worker;
-GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA trigger_idem TO regress_app_worker;
-GRANT SELECT ON trigger_idem.runs TO regress_app_worker;
+SELECT trigger_idem.access_grant('regress_app_worker', 'work');
+SET ROLE regress_app_worker;
+SELECT trigger_idem.task_create('app_own', queue => 'app_roles');
+RESET ROLE;
+SELECT trigger_idem.access_revoke('regress_app_worker', 'work');
+SELECT trigger_idem.access_grant('regress_app_worker', 'work', 'app_own');
 SET ROLE regress_app_worker;
 SELECT call, known.error AS error, known.error = unknown.error AS same_words
 FROM application_test.try_all(:'run_id', 1) known JOIN application_test.try_all('0190163d-8694-739b-aea5-966c26f8ad91', 1) unknown USING (call) ORDER BY call;
 -- nor does it claim what is not its own
-SELECT trigger_idem.task_create('app_own', queue => 'app_roles');
 SELECT status FROM trigger_idem.trigger_task('app_own', '"of my task"');
 RESET ROLE;
 SELECT trigger_idem.task_create('app_roles', queue => 'app_roles');

@@ -80,8 +80,8 @@ FROM trigger_idem.runs WHERE task_id = 'batch_options' ORDER BY payload;
 SELECT run_id FROM trigger_idem.trigger_task('batch_options', '{"all": "options"}', 'batch all options once more', '3 hours',
 	delay => '1 hour', ttl => '2 hours', priority => 77, queue => 'batch_other', concurrency_key => 'batch tenant', max_attempts => 9,
 	tags => '{red,green}', metadata => '{"a": [1.50]}', idempotency_key_scope => 'attempt') \gset other_
-SELECT to_jsonb(one) - '{run_id,created_at,run_at,idempotency_key_expires_at,idempotency_key}'::text[]
-	= to_jsonb(other) - '{run_id,created_at,run_at,idempotency_key_expires_at,idempotency_key}'::text[] AS same,
+SELECT to_jsonb(one) - '{run_id,created_at,run_at,first_run_at,idempotency_key_expires_at,idempotency_key,idempotency_key_hex}'::text[]
+	= to_jsonb(other) - '{run_id,created_at,run_at,first_run_at,idempotency_key_expires_at,idempotency_key,idempotency_key_hex}'::text[] AS same,
 	one.run_id <> other.run_id AS two_runs
 FROM trigger_idem.runs one, trigger_idem.runs other
 WHERE one.idempotency_key = 'batch all options' AND other.run_id = :'other_run_id';

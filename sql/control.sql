@@ -157,8 +157,9 @@ SELECT control_test.error_of('SELECT trigger_idem.' || call || '(''0190163d-8694
 FROM unnest('{run_cancel,run_replay}'::text[]) call;
 CREATE ROLE regress_control_alice;
 CREATE ROLE regress_control_bob;
-GRANT USAGE ON SCHEMA trigger_idem, control_test, helper TO regress_control_alice, regress_control_bob;
-GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA trigger_idem TO regress_control_alice, regress_control_bob;
+GRANT USAGE ON SCHEMA control_test, helper TO regress_control_alice, regress_control_bob;
+SELECT trigger_idem.access_grant('regress_control_alice', 'work');
+SELECT trigger_idem.access_grant('regress_control_bob', 'trigger');
 SELECT trigger_idem.environment_create('control_closed', 'regress_control_alice');
 SET ROLE regress_control_alice;
 SELECT trigger_idem.task_create('cancel_alices', queue => 'cancel_roles');
@@ -301,8 +302,9 @@ SELECT trigger_idem.queue_resume('x');
 BEGIN READ ONLY;
 SELECT left(control_test.error_of(format('SELECT trigger_idem.%s(%L)', call, 'pause')), 5) FROM unnest('{queue_pause,queue_resume}'::text[]) call;
 ROLLBACK;
--- the numbers are of runs that the reader may see
-GRANT SELECT ON trigger_idem.queues TO regress_control_alice;
+-- shown are the queues of tasks and runs that the reader may see
+SELECT trigger_idem.access_revoke('regress_control_alice', 'work');
+SELECT trigger_idem.access_grant('regress_control_alice', 'trigger', 'cancel_alices');
 SELECT status FROM trigger_idem.trigger_task('cancel_alices', '"of somebody"', queue => 'pause_counts');
 SELECT status FROM trigger_idem.trigger_task('pause', queue => 'pause_counts');
 SELECT queued FROM trigger_idem.queues WHERE queue = 'pause_counts';

@@ -2,7 +2,7 @@
 
 SELECT trigger_idem.environment_create('staging');
 SELECT trigger_idem.environment_create('staging');
-SELECT * FROM trigger_idem.environments ORDER BY environment;
+SELECT * FROM trigger_idem.environments WHERE environment NOT LIKE 'limit%' ORDER BY environment;
 
 SELECT trigger_idem.task_create('environment_task', queue => 'environment_test');
 
@@ -24,9 +24,7 @@ SELECT environment, count(*) FROM trigger_idem.runs WHERE task_id = 'environment
 -- an environment of a role is for its members
 CREATE ROLE regress_tenant;
 CREATE ROLE regress_outsider;
-GRANT USAGE ON SCHEMA trigger_idem TO regress_tenant, regress_outsider;
-GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA trigger_idem TO regress_tenant, regress_outsider;
-GRANT SELECT ON trigger_idem.runs TO regress_tenant, regress_outsider;
+SELECT trigger_idem.access_grant(role, 'trigger') FROM unnest('{regress_tenant,regress_outsider}'::regrole[]) role;
 GRANT USAGE ON SCHEMA helper TO regress_tenant, regress_outsider;
 SELECT trigger_idem.environment_create('tenant', 'regress_tenant');
 SET ROLE regress_outsider;
@@ -42,6 +40,87 @@ SELECT helper.error_of('SELECT trigger_idem.environment_create(' || args || ')')
 FROM (VALUES ('NULL'), ($$''$$), ($$'default'$$), ($$'default', 'regress_tenant'$$),
 	($$'x', 'regress_nobody'$$), ($$repeat('x', 256)$$)) v(args);
 
+-- the role that works a task must be a member, too, unless it owns the task
+SELECT trigger_idem.task_create('environment_outsiders', 'helper.handler', queue => 'environment_test', run_as => 'regress_outsider');
+SELECT helper.error_of($$SELECT trigger_idem.trigger_task('environment_outsiders', environment => 'tenant')$$);
+SELECT is_cached FROM trigger_idem.trigger_task('environment_outsiders', environment => 'staging');
+-- the owner of a task has all access for it in every environment
+SELECT trigger_idem.access_grant('regress_outsider', 'work');
+SET ROLE regress_outsider;
+SELECT trigger_idem.task_create('environment_owned', queue => 'environment_owned');
+RESET ROLE;
+SELECT trigger_idem.access_revoke('regress_outsider', 'work');
+SELECT trigger_idem.access_grant('regress_outsider', 'work', 'environment_owned');
+SET ROLE regress_outsider;
+SELECT run_id AS owned FROM trigger_idem.trigger_task('environment_owned', '"of its owner"', 'k', environment => 'tenant') \gset
+SELECT is_cached FROM trigger_idem.trigger_task('environment_owned', NULL, 'k', environment => 'tenant');
+SELECT index, is_cached FROM trigger_idem.batch_trigger_task('environment_owned', '[{}]', environment => 'tenant');
+SELECT payload, environment FROM trigger_idem.run_claim('w', NULL, 1, environment => 'tenant');
+BEGIN;
+SELECT trigger_idem.run_enter(:'owned', 1);
+-- inside the run, its environment is the worker's
+SELECT token FROM trigger_idem.wait_token_create() \gset
+SELECT trigger_idem.run_once_sql('s', 'SELECT 1', scope => 'global');
+SELECT trigger_idem.wait_token_complete(:'token');
+COMMIT;
+SELECT trigger_idem.run_complete(:'owned', 1);
+SELECT trigger_idem.idempotency_key_reset('environment_owned', 'k', 'tenant');
+SELECT count(*) FROM trigger_idem.runs WHERE task_id = 'environment_owned';
+-- outside it is not, for anything else
+SELECT helper.error_of('SELECT ' || command) FROM (VALUES
+	($$trigger_idem.wait_token_create(environment => 'tenant')$$),
+	($$trigger_idem.trigger_task('environment_task', environment => 'tenant')$$),
+	($$trigger_idem.batch_trigger_task('environment_task', '[]', environment => 'tenant')$$),
+	($$trigger_idem.idempotency_key_reset('environment_task', 'k', 'tenant')$$),
+	($$trigger_idem.schedule_create('s', '* * * * *', 'environment_task', environment => 'tenant', cron_job => false)$$)) v(command);
+SET trigger_idem.environment = 'tenant';
+SELECT helper.error_of($$SELECT trigger_idem.run_once_sql('s', 'SELECT 1', scope => 'global')$$);
+RESET trigger_idem.environment;
+RESET ROLE;
+
+-- ---------- environment_drop ----------
+
+SELECT helper.error_of($$SELECT trigger_idem.environment_drop('tenant')$$);
+SELECT count(trigger_idem.run_cancel(run_id)) > 0 AS canceled FROM trigger_idem.runs WHERE environment = 'tenant';
+SELECT trigger_idem.schedule_create('environment_schedule', '0 0 1 1 *', 'environment_task', environment => 'tenant', cron_job => false);
+SELECT helper.error_of($$SELECT trigger_idem.environment_drop('tenant')$$);
+SELECT is_cached FROM trigger_idem.schedule_fire('environment_schedule');
+SELECT trigger_idem.schedule_drop('environment_schedule');
+SELECT count(trigger_idem.run_cancel(run_id)) > 0 AS canceled FROM trigger_idem.runs WHERE environment = 'tenant';
+-- a run elsewhere that has waited for something in it would ask for the answer again
+CREATE FUNCTION helper.environment_waits(payload jsonb) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM trigger_idem.run_wait((payload ->> 0)::uuid, '1 hour');
+	PERFORM trigger_idem.wait_for('long', '1 hour');
+	RETURN 'done';
+END $$;
+SELECT trigger_idem.task_create('environment_waits', 'helper.environment_waits', queue => 'environment_waits');
+SELECT run_id AS target FROM trigger_idem.trigger_task('environment_task', environment => 'tenant') \gset
+SELECT run_id AS waiter FROM trigger_idem.trigger_task('environment_waits', jsonb_build_array(:'target')) \gset
+CALL trigger_idem.work('environment_waits');
+SELECT trigger_idem.run_cancel(:'target');
+CALL trigger_idem.work('environment_waits');
+SELECT helper.error_of($$SELECT trigger_idem.environment_drop('tenant')$$);
+SELECT trigger_idem.run_cancel(:'waiter');
+-- a role, and keys, steps and tokens of another one go with it
+BEGIN;
+SELECT trigger_idem.environment_drop('tenant');
+SELECT environment FROM trigger_idem.environments WHERE environment NOT LIKE 'limit%' ORDER BY environment;
+SELECT count(*) FROM trigger_idem.run WHERE environment = 'tenant'
+UNION ALL SELECT count(*) FROM trigger_idem.idempotency_key WHERE environment = 'tenant'
+UNION ALL SELECT count(*) FROM trigger_idem.global_step WHERE environment = 'tenant'
+UNION ALL SELECT count(*) FROM trigger_idem.wait_token WHERE environment = 'tenant';
+SELECT helper.error_of($$SELECT trigger_idem.trigger_task('environment_task', environment => 'tenant')$$);
+ROLLBACK;
+SELECT is_cached FROM trigger_idem.trigger_task('environment_task', idempotency_key => 'k', environment => 'tenant');
+SELECT count(trigger_idem.run_cancel(run_id)) > 0 AS canceled FROM trigger_idem.runs WHERE environment = 'tenant';
+SELECT trigger_idem.environment_drop('tenant');
+SELECT trigger_idem.environment_drop('tenant');
+SELECT count(*) FROM trigger_idem.attempt WHERE run_id = :'owned';
+SELECT trigger_idem.environment_create('tenant', 'regress_tenant');
+SELECT helper.error_of('SELECT trigger_idem.environment_drop(' || args || ')') AS error
+FROM (VALUES ('NULL'), ($$''$$), ($$'default'$$), ($$'nowhere'$$), ($$repeat('x', 256)$$)) v(args);
+
 DROP OWNED BY regress_tenant, regress_outsider;
 DROP ROLE regress_tenant, regress_outsider;
-SELECT * FROM trigger_idem.environments ORDER BY environment;
+SELECT * FROM trigger_idem.environments WHERE environment NOT LIKE 'limit%' ORDER BY environment;

@@ -269,3 +269,89 @@ SELECT payload, tags, metadata, priority, concurrency_key, ttl, run_at - created
 DELETE FROM trigger_idem.queue_entry WHERE task_id IN ('limit_bounds', 'limit_ordered', 'limit_ttl');
 DELETE FROM trigger_idem.run WHERE task_id IN ('limit_bounds', 'limit_ordered', 'limit_ttl');
 DELETE FROM trigger_idem.idempotency_key WHERE task_id IN ('limit_bounds', 'limit_ordered', 'limit_ttl');
+
+-- ---------- Outputs, errors and steps ----------
+
+SET trigger_idem.max_output_size = '1kB';
+-- of a handler: the attempt fails, and nothing of it is left
+CREATE FUNCTION helper.limit_output(payload jsonb) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO helper.log (line) VALUES ('not undone');
+	RETURN repeat('x', (payload ->> 'size')::int);
+END $$;
+CREATE FUNCTION helper.limit_step(idempotency_key text, args jsonb) RETURNS text LANGUAGE sql AS
+	$$ INSERT INTO helper.log (line) VALUES ('step ' || $2::text) RETURNING repeat('x', ($2 ->> 'size')::int) $$;
+SELECT trigger_idem.task_create('limit_output', 'helper.limit_output', queue => 'limit_output', max_attempts => 1);
+SELECT count(trigger_idem.trigger_task('limit_output', jsonb_build_object('size', size))) FROM unnest('{1000,1020}'::int[]) size;
+CALL trigger_idem.work('limit_output');
+SELECT payload, status, length(output #>> '{}') AS output, error ->> 'code' AS code, error ->> 'message' AS message, error ->> 'detail' AS detail
+FROM trigger_idem.runs WHERE task_id = 'limit_output' ORDER BY run_id;
+CALL helper.show_log();
+-- of a step
+SELECT helper.error_of($$SELECT trigger_idem.run_once('limit', 'helper.limit_step', '{"size": 1020}', 'global')$$);
+SELECT length(trigger_idem.run_once('limit', 'helper.limit_step', '{"size": 1000}', 'global') #>> '{}');
+CALL helper.show_log();
+-- of an application, and its errors
+SELECT trigger_idem.task_create('limit_app', queue => 'limit_app');
+SELECT run_id FROM trigger_idem.trigger_task('limit_app') \gset
+SELECT attempt FROM trigger_idem.run_claim('w', 'limit_app');
+SELECT helper.error_of(format('SELECT trigger_idem.' || call, :'run_id', repeat('x', 1020))) FROM unnest(ARRAY[
+	'run_once_end(%L, 1, ''k'', to_jsonb(%L::text))', 'run_complete(%L, 1, to_jsonb(%L::text))', 'run_fail(%L, 1, to_jsonb(%L::text))']) call;
+SELECT status FROM trigger_idem.runs WHERE run_id = :'run_id';
+SELECT count(*) FROM trigger_idem.steps WHERE run_id = :'run_id';
+-- of a token
+SELECT token FROM trigger_idem.wait_token_create() \gset
+SELECT helper.error_of(format('SELECT trigger_idem.wait_token_complete(%L, to_jsonb(repeat(%L, 1020)))', :'token', 'x'));
+SELECT trigger_idem.wait_token_complete(:'token', '"small"');
+RESET trigger_idem.max_output_size;
+
+-- steps: what is there can be had again
+SET trigger_idem.max_steps = 3;
+SELECT is_cached FROM trigger_idem.run_once_begin(:'run_id', 1, 'one');
+SELECT trigger_idem.run_once_end(:'run_id', 1, step, to_jsonb(step)) FROM unnest('{one,two,three}'::text[]) step;
+SELECT is_cached, output FROM trigger_idem.run_once_begin(:'run_id', 1, 'two');
+SELECT helper.error_of(format('SELECT trigger_idem.run_once_begin(%L, 1, ''four'')', :'run_id'));
+SELECT helper.error_of(format('SELECT trigger_idem.run_once_end(%L, 1, ''four'')', :'run_id'));
+SELECT trigger_idem.run_once_end(:'run_id', 1, 'two', '"two"');
+BEGIN;
+SELECT trigger_idem.run_enter(:'run_id', 1);
+SELECT trigger_idem.run_once('one', 'helper.limit_step', '{"size": 1}');
+SELECT helper.error_of($$SELECT trigger_idem.run_once('five', 'helper.limit_step', '{"size": 1}')$$);
+COMMIT;
+SELECT trigger_idem.run_complete(:'run_id', 1);
+CREATE FUNCTION helper.limit_steps(payload jsonb) RETURNS text LANGUAGE sql AS
+	$$ SELECT string_agg(trigger_idem.run_once_sql(n::text, 'SELECT 1')::text, ',') FROM generate_series(1, (payload ->> 'steps')::int) n $$;
+SELECT trigger_idem.task_create('limit_steps', 'helper.limit_steps', queue => 'limit_steps', max_attempts => 1);
+SELECT count(trigger_idem.trigger_task('limit_steps', jsonb_build_object('steps', steps))) FROM unnest('{3,4}'::int[]) steps;
+CALL trigger_idem.work('limit_steps');
+SELECT payload, status, output, error ->> 'code' AS code, error ->> 'message' AS message FROM trigger_idem.runs WHERE task_id = 'limit_steps' ORDER BY run_id;
+RESET trigger_idem.max_steps;
+
+-- ---------- Unfinished runs of an environment ----------
+
+SHOW trigger_idem.max_active_runs;
+SELECT trigger_idem.environment_create('limit_small');
+SET trigger_idem.max_active_runs = 3;
+SELECT trigger_idem.task_create('limit_active', 'helper.handler', queue => 'limit_active');
+SELECT count(trigger_idem.trigger_task('limit_active', environment => 'limit_small', idempotency_key => n::text)) FROM generate_series(1, 3) n;
+SELECT helper.error_of($$SELECT trigger_idem.trigger_task('limit_active', environment => 'limit_small', idempotency_key => 'one more')$$);
+SELECT helper.error_of($$SELECT * FROM trigger_idem.batch_trigger_task('limit_active', '[{}]', environment => 'limit_small')$$);
+-- a hit needs no room, and another environment has room of its own
+SELECT is_cached FROM trigger_idem.trigger_task('limit_active', environment => 'limit_small', idempotency_key => '2');
+SELECT trigger_idem.environment_create('limit_other');
+SELECT is_cached FROM trigger_idem.trigger_task('limit_active', environment => 'limit_other');
+-- all of a batch or nothing; what was rolled back leaves its room
+SELECT trigger_idem.run_cancel(run_id) FROM trigger_idem.runs WHERE environment = 'limit_small' AND idempotency_key = '1';
+SELECT helper.error_of($$SELECT * FROM trigger_idem.batch_trigger_task('limit_active', '[{}, {}]', environment => 'limit_small')$$);
+BEGIN;
+SELECT is_cached FROM trigger_idem.trigger_task('limit_active', environment => 'limit_small', idempotency_key => 'rolled back');
+ROLLBACK;
+SELECT index, is_cached FROM trigger_idem.batch_trigger_task('limit_active', '[{"options": {"idempotency_key": "3"}}, {"options": {"idempotency_key": "4"}}]', environment => 'limit_small');
+-- the key that was refused is free
+RESET trigger_idem.max_active_runs;
+SELECT is_cached FROM trigger_idem.trigger_task('limit_active', environment => 'limit_small', idempotency_key => 'one more');
+CALL trigger_idem.work('limit_active');
+SELECT count(*) FROM trigger_idem.runs WHERE task_id = 'limit_active' AND status = 'completed';
+DELETE FROM helper.log;
+SELECT trigger_idem.environment_drop(environment) FROM unnest('{limit_small,limit_other}'::text[]) environment;
+DELETE FROM trigger_idem.global_step WHERE path = '{limit}';

@@ -145,8 +145,8 @@ SELECT left(helper.error_of($$SELECT trigger_idem.trigger_task('payload_compares
 
 -- what one may not see is not told: no run, no key, no payload
 CREATE ROLE regress_payload_stranger;
-GRANT USAGE ON SCHEMA trigger_idem, helper TO regress_payload_stranger;
-GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA trigger_idem TO regress_payload_stranger;
+GRANT USAGE ON SCHEMA helper TO regress_payload_stranger;
+SELECT trigger_idem.access_grant('regress_payload_stranger', 'trigger');
 SET ROLE regress_payload_stranger;
 SELECT trigger_idem.trigger_task('payload_compares', '{"secret": "third"}', 'payload key');
 SELECT helper.error_of($$SELECT trigger_idem.trigger_task('payload_compares', '{"secret": "third"}', 'payload key')$$);

@@ -154,8 +154,9 @@ SELECT trigger_idem.task_create('reset_other', 'helper.handler', queue => 'reset
 CREATE ROLE regress_reset_one;
 CREATE ROLE regress_reset_two;
 CREATE ROLE regress_reset_owner;
-GRANT USAGE ON SCHEMA trigger_idem, helper TO regress_reset_one, regress_reset_two, regress_reset_owner;
-GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA trigger_idem TO regress_reset_one, regress_reset_two, regress_reset_owner;
+GRANT USAGE ON SCHEMA helper TO regress_reset_one, regress_reset_two, regress_reset_owner;
+SELECT trigger_idem.access_grant(role, 'trigger') FROM unnest('{regress_reset_one,regress_reset_two}'::regrole[]) role;
+SELECT trigger_idem.access_grant('regress_reset_owner', 'work');
 SET ROLE regress_reset_owner;
 SELECT trigger_idem.task_create('reset_owned', queue => 'reset_owned');
 SET ROLE regress_reset_one;

@@ -118,7 +118,6 @@ SELECT schedule_test.error_of(command) FROM unnest(ARRAY[
 	$$SELECT trigger_idem.schedule_create('s', '* * * * *', 'schedule_task', catch_up => NULL)$$,
 	$$SELECT trigger_idem.schedule_create('s', '* * * * *', 'schedule_task', cron_job => NULL)$$,
 	$$SELECT trigger_idem.schedule_create('s', '* * * * *', 'schedule_task', cron_job => false)$$,
-	$$SELECT trigger_idem.schedule_create('s', '* * * * *', 'schedule_task', environment => 'nowhere', cron_job => false)$$,
 	$$SELECT trigger_idem.schedule_fire('s')$$,
 	$$SELECT trigger_idem.schedule_fire(NULL)$$,
 	$$SELECT trigger_idem.schedule_drop(NULL)$$,
@@ -132,6 +131,7 @@ SELECT left(schedule_test.error_of($$SELECT trigger_idem.schedule_create('s', '*
 
 SELECT trigger_idem.task_create('schedule_task', queue => 'schedule', idempotency_key_required => true, idempotency_key_ttl => '1 second',
 	release_key_on => '{completed,failed,crashed,timed_out,canceled,expired}', on_payload_mismatch => 'error', idempotency_group => 'schedule_group');
+SELECT schedule_test.error_of($$SELECT trigger_idem.schedule_create('s', '* * * * *', 'schedule_task', environment => 'nowhere', cron_job => false)$$);
 SELECT trigger_idem.schedule_create('s', '0 * * * *', 'schedule_task', '{"a": 1, "tick": "mine"}', cron_job => false);
 SELECT schedule_id, environment, cron, task_id, catch_up, last_tick, next_tick > now() AS next_is_to_come, last_run_id, owner = current_user AS mine, payload, cron_job FROM trigger_idem.schedules;
 
@@ -257,11 +257,8 @@ COMMIT;
 CREATE ROLE schedule_alice;
 CREATE ROLE schedule_bob;
 CREATE ROLE schedule_member IN ROLE schedule_alice;
-GRANT USAGE ON SCHEMA trigger_idem, schedule_test, helper TO schedule_alice, schedule_bob, schedule_member;
-GRANT EXECUTE ON ALL ROUTINES IN SCHEMA trigger_idem TO schedule_alice, schedule_bob, schedule_member;
-GRANT SELECT ON ALL TABLES IN SCHEMA trigger_idem TO schedule_alice, schedule_bob;
-REVOKE SELECT ON trigger_idem.schedule FROM schedule_alice, schedule_bob;
-GRANT SELECT ON trigger_idem.schedules TO schedule_member;
+GRANT USAGE ON SCHEMA schedule_test, helper TO schedule_alice, schedule_bob, schedule_member;
+SELECT trigger_idem.access_grant(role, 'trigger') FROM unnest('{schedule_alice,schedule_bob}'::regrole[]) role;
 SET ROLE schedule_alice;
 SELECT trigger_idem.schedule_create('of alice', '0 * * * *', 'schedule_other', cron_job => false);
 SELECT schedule_id, owner FROM trigger_idem.schedules;
@@ -271,7 +268,12 @@ SELECT schedule_test.error_of($$SELECT trigger_idem.schedule_fire('of alice')$$)
 SELECT schedule_test.error_of($$SELECT trigger_idem.schedule_create('of alice', '0 * * * *', 'schedule_other', cron_job => false)$$);
 SELECT trigger_idem.schedule_drop('of alice');
 -- the owner of the task sees the schedule, but it is not his
+RESET ROLE;
+SELECT trigger_idem.access_grant('schedule_bob', 'work');
+SET ROLE schedule_bob;
 SELECT trigger_idem.task_create('schedule_of_bob', queue => 'schedule');
+RESET ROLE;
+SELECT trigger_idem.access_revoke('schedule_bob', 'work');
 SET ROLE schedule_alice;
 SELECT trigger_idem.schedule_create('of alice', '0 * * * *', 'schedule_of_bob', cron_job => false);
 SET ROLE schedule_bob;

@@ -94,9 +94,8 @@ CREATE ROLE regress_owner;
 CREATE ROLE regress_member;
 CREATE ROLE regress_other;
 GRANT regress_owner TO regress_member;
-GRANT USAGE ON SCHEMA trigger_idem, helper, task_test TO regress_owner, regress_other;
-GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA trigger_idem TO regress_owner, regress_other;
-GRANT SELECT ON trigger_idem.tasks, trigger_idem.runs TO regress_owner, regress_other;
+GRANT USAGE ON SCHEMA helper, task_test TO regress_owner, regress_other;
+SELECT trigger_idem.access_grant(role, 'work') FROM unnest('{regress_owner,regress_other}'::regrole[]) role;
 
 SET ROLE regress_owner;
 SELECT trigger_idem.task_create('task_owned', 'helper.handler', idempotency_group => 'owners_group');
@@ -127,7 +126,7 @@ ALTER FUNCTION task_test.no_args OWNER TO CURRENT_USER;
 SET ROLE regress_owner;
 SELECT status FROM trigger_idem.trigger_task('task_owned');
 SELECT trigger_idem.task_drop('task_owned');
-SELECT task_id, status, held_because FROM trigger_idem.runs;
+SELECT task_id, status, held_because FROM trigger_idem.runs WHERE task_id = 'task_owned';
 SET ROLE regress_other;
 SELECT helper.error_of($$SELECT trigger_idem.task_create('task_owned')$$);
 RESET ROLE;
@@ -143,8 +142,7 @@ DROP ROLE regress_owner, regress_member, regress_other;
 
 -- a superuser takes the tasks over whose owner is gone, runs and all
 CREATE ROLE regress_leaver;
-GRANT USAGE ON SCHEMA trigger_idem TO regress_leaver;
-GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA trigger_idem TO regress_leaver;
+SELECT trigger_idem.access_grant('regress_leaver', 'work');
 SET ROLE regress_leaver;
 SELECT trigger_idem.task_create('task_orphan', queue => 'task_orphans');
 SELECT status FROM trigger_idem.trigger_task('task_orphan');

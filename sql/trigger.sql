@@ -166,3 +166,8 @@ SELECT count(*) AS by_partial FROM trigger_idem.run WHERE task_id = 'trigger_tas
 SELECT count(*) AS by_expression FROM trigger_idem.run WHERE payload ->> 'n' = 'indexed';
 RESET enable_seqscan;
 DROP INDEX trigger_idem.trigger_test_partial, trigger_idem.trigger_test_expression;
+
+-- the end of a ttl must be a time
+SELECT helper.error_of($$SELECT trigger_idem.trigger_task('trigger_task_1', run_at => '294276-12-31 23:59:59 UTC', ttl => '1 day')$$);
+SELECT status FROM trigger_idem.trigger_task('trigger_task_1', run_at => '294276-12-31 23:59:59 UTC');
+SELECT status FROM trigger_idem.trigger_task('trigger_task_1', run_at => '294170-01-01 UTC', ttl => '100 years');

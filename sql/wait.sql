@@ -387,9 +387,8 @@ CALL helper.show_log();
 
 -- children are triggered as the handler would have: by the role of a function that it calls, and with its time zone
 CREATE ROLE regress_wait_definer;
-GRANT USAGE ON SCHEMA trigger_idem, wait_test TO regress_wait_definer;
-GRANT EXECUTE ON FUNCTION trigger_idem.batch_trigger_task_and_wait TO regress_wait_definer;
-GRANT SELECT ON trigger_idem.runs TO regress_wait_definer;
+GRANT USAGE ON SCHEMA wait_test TO regress_wait_definer;
+SELECT trigger_idem.access_grant('regress_wait_definer', 'trigger');
 CREATE FUNCTION wait_test.definer() RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET timezone = 'Asia/Tokyo' AS $$
 BEGIN
 	RETURN wait_test.batch_and_wait('wait_quick', '[{"payload": "by a definer", "options": {"run_at": "2020-01-02 03:00:00"}}, {"payload": "in Tokyo", "options": {"run_at": "2200-01-02 03:00:00"}}]');
@@ -1068,9 +1067,8 @@ SELECT count(trigger_idem.run_cancel(run_id)) FROM unnest(ARRAY[:'run', :'again'
 -- others see neither waits nor tokens; who knows a token can complete it
 CREATE ROLE regress_wait;
 CREATE ROLE regress_wait_friend;
-GRANT USAGE ON SCHEMA trigger_idem, helper, wait_test TO regress_wait;
-GRANT SELECT ON trigger_idem.waits, trigger_idem.wait_tokens, trigger_idem.runs TO regress_wait;
-GRANT EXECUTE ON FUNCTION trigger_idem.run_wait, trigger_idem.wait_token_create, trigger_idem.wait_token_complete, trigger_idem.wait_for_token TO regress_wait;
+GRANT USAGE ON SCHEMA helper, wait_test TO regress_wait;
+SELECT trigger_idem.access_grant('regress_wait', 'trigger');
 SELECT token FROM trigger_idem.wait_token_create('wait of two roles') \gset
 SELECT trigger_idem.environment_create('wait_closed', 'regress_wait_friend');
 SELECT token AS closed FROM trigger_idem.wait_token_create(environment => 'wait_closed') \gset
@@ -1431,8 +1429,7 @@ ROLLBACK;
 
 -- who only knows the key of somebody else's run gets no more than its status
 CREATE ROLE regress_wait_stranger;
-GRANT USAGE ON SCHEMA trigger_idem TO regress_wait_stranger;
-GRANT EXECUTE ON FUNCTION trigger_idem.trigger_task_and_wait, trigger_idem.batch_trigger_task_and_wait TO regress_wait_stranger;
+SELECT trigger_idem.access_grant('regress_wait_stranger', 'trigger');
 SELECT status FROM trigger_idem.trigger_task('wait_quick', '"secret"', 'wait secret');
 CALL trigger_idem.work('wait');
 SELECT is_cached, status, output FROM trigger_idem.trigger_task_and_wait('wait_quick', NULL, 'wait secret');

@@ -1,21 +1,30 @@
--- Nothing is for PUBLIC: whoever may use the extension is granted it.
-REVOKE ALL ON SCHEMA trigger_idem FROM PUBLIC;
-REVOKE ALL ON ALL TABLES IN SCHEMA trigger_idem FROM PUBLIC;
-REVOKE ALL ON ALL ROUTINES IN SCHEMA trigger_idem FROM PUBLIC;
-REVOKE ALL ON TYPE trigger_idem.run_status FROM PUBLIC;
+-- Who may do what.  Roles are stored by name, so that a dump restores anywhere;
+-- task_id is empty where the access is for all tasks.
+CREATE TABLE trigger_idem.access_entry (
+	role text COLLATE pg_catalog."C" NOT NULL,
+	access text COLLATE pg_catalog."C" NOT NULL,
+	task_id text COLLATE pg_catalog."C" NOT NULL,
+	granted_by text COLLATE pg_catalog."C" NOT NULL,
+	granted_at timestamptz NOT NULL,
+	CONSTRAINT access_entry_pkey PRIMARY KEY (role, access, task_id)
+);
 
--- A dump carries the data of every table.
-SELECT pg_catalog.pg_extension_config_dump('trigger_idem.environment', '');
-SELECT pg_catalog.pg_extension_config_dump('trigger_idem.task', '');
-SELECT pg_catalog.pg_extension_config_dump('trigger_idem.idempotency_group', '');
-SELECT pg_catalog.pg_extension_config_dump('trigger_idem.idempotency_key', '');
-SELECT pg_catalog.pg_extension_config_dump('trigger_idem.run', '');
-SELECT pg_catalog.pg_extension_config_dump('trigger_idem.queue_entry', '');
-SELECT pg_catalog.pg_extension_config_dump('trigger_idem.attempt', '');
-SELECT pg_catalog.pg_extension_config_dump('trigger_idem.step', '');
-SELECT pg_catalog.pg_extension_config_dump('trigger_idem.global_step', '');
-SELECT pg_catalog.pg_extension_config_dump('trigger_idem.paused_queue', '');
-SELECT pg_catalog.pg_extension_config_dump('trigger_idem.wait', '');
-SELECT pg_catalog.pg_extension_config_dump('trigger_idem.awaited', '');
-SELECT pg_catalog.pg_extension_config_dump('trigger_idem.wait_token', '');
-SELECT pg_catalog.pg_extension_config_dump('trigger_idem.schedule', '');
+CREATE FUNCTION trigger_idem.access_grant(
+	role regrole,
+	access text,
+	task_id text DEFAULT NULL)
+RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'trigger_idem_access_grant';
+COMMENT ON FUNCTION trigger_idem.access_grant(regrole, text, text) IS
+	'Let a role trigger, monitor, work or administer one task or all';
+
+CREATE FUNCTION trigger_idem.access_revoke(
+	role regrole,
+	access text,
+	task_id text DEFAULT NULL)
+RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'trigger_idem_access_revoke';
+COMMENT ON FUNCTION trigger_idem.access_revoke(regrole, text, text) IS
+	'Take an access away from a role; without a task, that of single tasks too';

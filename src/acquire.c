@@ -479,7 +479,8 @@ key_is_live(const Datum *row, const bool *nulls, Snapshot snapshot)
 
 /*
  * Delete a live key that the caller may reset; false when there is none.  Runs
- * that one may not see keep their keys, and are as unknown as if they had none.
+ * that one may not see keep their keys, and are as unknown as if they had none;
+ * those that one may only see, too: 42501
  */
 static bool
 key_release(const pg_uuid_t *id)
@@ -490,15 +491,24 @@ key_release(const pg_uuid_t *id)
 	bool		nulls[KEY_COLUMNS];
 	Datum		values[2] = {UUIDPGetDatum(id)};
 	bool		released;
+	char	   *task_id;
+	char	   *triggered_by;
+	char	   *environment;
 
 	released = store_fetch(STORE_IDEMPOTENCY_KEY, values[0], snapshot, row, nulls) &&
-		key_is_live(row, nulls, snapshot) &&
-		access_may_see_run(TextDatumGetCString(row[KEY_TASK_ID - 1]),
-						   TextDatumGetCString(row[KEY_TRIGGERED_BY - 1]),
-						   TextDatumGetCString(row[KEY_ENVIRONMENT - 1]));
+		key_is_live(row, nulls, snapshot);
 	UnregisterSnapshot(snapshot);
 	if (!released)
 		return false;
+	task_id = TextDatumGetCString(row[KEY_TASK_ID - 1]);
+	triggered_by = TextDatumGetCString(row[KEY_TRIGGERED_BY - 1]);
+	environment = TextDatumGetCString(row[KEY_ENVIRONMENT - 1]);
+	if (!access_may_control_run(task_id, triggered_by, environment))
+	{
+		if (access_may_see_run(task_id, triggered_by, environment))
+			access_control_error();
+		return false;
+	}
 
 	values[1] = row[KEY_RUN_ID - 1];
 	owner_begin(&scope);
@@ -527,7 +537,7 @@ trigger_idem_idempotency_key_reset(PG_FUNCTION_ARGS)
 		key_check_text(given);
 		key_from_parts(&given, 1, &key);
 	}
-	environment = environment_choose(PG_ARGISNULL(2) ? NULL : PG_GETARG_TEXT_PP(2));
+	environment = environment_choose(PG_ARGISNULL(2) ? NULL : PG_GETARG_TEXT_PP(2), task);
 	key_id(&key, environment, task->task_id, task->idempotency_group, &id);
 	PG_RETURN_BOOL(key_release(&id));
 }

@@ -35,8 +35,10 @@
 #include "current.h"
 #include "environment.h"
 #include "key.h"
+#include "limit.h"
 #include "run.h"
 #include "statement.h"
+#include "stats.h"
 #include "step.h"
 #include "store.h"
 #include "suspend.h"
@@ -239,6 +241,15 @@ typedef struct ApplicationCall
 	bool		entry_nulls[ENTRY_COLUMNS];
 } ApplicationCall;
 
+/* May the caller work the run?  Its task's owner may, in every environment. */
+static bool
+call_may_work(const ApplicationCall *call)
+{
+	return access_may_work(call->task) &&
+		(environment_is_open(TextDatumGetCString(call->run[RUN_ENVIRONMENT - 1])) ||
+		 access_is_member(GetUserId(), call->task->owner));
+}
+
 /*
  * Read the arguments run_id and attempt, which come first, and find out whether
  * the attempt owns the run.  42704 for a run that the caller may not work.
@@ -264,7 +275,7 @@ call_begin(FunctionCallInfo fcinfo, const char *function, ApplicationCall *call)
 	if (found)
 		call->task = task_find(TextDatumGetCString(call->run[RUN_TASK_ID - 1]));
 	if (!found || call->task == NULL ||
-		!access_may_work(call->task, TextDatumGetCString(call->run[RUN_ENVIRONMENT - 1])))
+		!call_may_work(call))
 		run_unknown_error(&call->run_id);
 	call->is_owner = store_fetch(STORE_QUEUE_ENTRY, UUIDPGetDatum(&call->run_id), snapshot,
 								 call->entry, call->entry_nulls) &&
@@ -363,7 +374,7 @@ claim_arguments(FunctionCallInfo fcinfo, Claimer *claimer)
 		interval_check("lease_duration", claimer->lease, LEASE_MIN_US);
 	}
 	if (!PG_ARGISNULL(4))
-		claimer->environment = environment_choose(PG_GETARG_TEXT_PP(4));
+		claimer->environment = environment_to_work(PG_GETARG_TEXT_PP(4));
 	claimer->task_ids = task_ids_arg(fcinfo, 5);
 	claimer->worker_token = WORKER_OUTSIDE;
 	claimer->context = CurrentMemoryContext;
@@ -532,6 +543,8 @@ memo_write(const ApplicationCall *call, const Key *step_id, text *key, Jsonb *ou
 	scope_see_latest(&scope);
 	written = statement_run(&insert_memo, values, nulls) == 1;
 	owner_end(&scope);
+	if (written)
+		stats_count(STAT_STEPS_DONE);
 	return written;
 }
 
@@ -556,13 +569,19 @@ trigger_idem_run_once_begin(PG_FUNCTION_ARGS)
 	Key			step_id;
 	Datum		values[3];
 	bool		nulls[3] = {false, false, false};
+	bool		is_cached;
 
 	call_begin(fcinfo, "run_once_begin()", &call);
 	(void) step_arg(fcinfo, &call, &step_id);
 	call_require_owner(&call);
 	call_renew(&call);
 
-	values[0] = BoolGetDatum(memo_read(&call, &step_id, &output));
+	is_cached = memo_read(&call, &step_id, &output);
+	if (is_cached)
+		stats_count(STAT_STEPS_REPLAYED);
+	else
+		limit_steps_of_run(&call.run_id, false);
+	values[0] = BoolGetDatum(is_cached);
 	values[1] = PointerGetDatum(output);
 	nulls[1] = output == NULL;
 	values[2] = PointerGetDatum(key_to_hex(&step_id));
@@ -581,6 +600,7 @@ trigger_idem_run_once_end(PG_FUNCTION_ARGS)
 	bool		is_current;
 
 	call_begin(fcinfo, "run_once_end()", &call);
+	limit_output("output of the step", fcinfo->args[3]);
 	key = step_arg(fcinfo, &call, &step_id);
 	call_require_owner(&call);
 	call_renew(&call);
@@ -588,12 +608,16 @@ trigger_idem_run_once_end(PG_FUNCTION_ARGS)
 		memcmp(&current_run()->run_id, &call.run_id, sizeof(pg_uuid_t)) == 0;
 	if (is_current)
 		step_prepare_memo();
-	if (!memo_read(&call, &step_id, &stored) && memo_write(&call, &step_id, key, output))
+	if (!memo_read(&call, &step_id, &stored))
 	{
-		/* run_once() of the entered run shall see it */
-		if (is_current)
-			step_add_memo(&step_id, PointerGetDatum(output), output == NULL);
-		PG_RETURN_VOID();
+		limit_steps_of_run(&call.run_id, true);
+		if (memo_write(&call, &step_id, key, output))
+		{
+			/* run_once() of the entered run shall see it */
+			if (is_current)
+				step_add_memo(&step_id, PointerGetDatum(output), output == NULL);
+			PG_RETURN_VOID();
+		}
 	}
 
 	/* it was there before, or somebody with the same attempt was faster */
@@ -682,6 +706,7 @@ trigger_idem_run_complete(PG_FUNCTION_ARGS)
 	Jsonb	   *stored;
 
 	call_begin(fcinfo, "run_complete()", &call);
+	limit_output("output of the run", fcinfo->args[2]);
 	result.output = jsonb_arg(fcinfo, 2);
 	if (call_was_completed(&call, &stored))
 	{
@@ -723,6 +748,7 @@ trigger_idem_run_fail(PG_FUNCTION_ARGS)
 	result.retry_after_ms = wait_arg(fcinfo, 4, "retry_after");
 	result.error = jsonb_arg(fcinfo, 2);
 	call_begin(fcinfo, "run_fail()", &call);
+	limit_output("error", fcinfo->args[2]);
 	call_require_owner(&call);
 	name = call_end(&call, &result);
 

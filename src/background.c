@@ -83,7 +83,11 @@ background_shmem_startup(void)
 	{
 		memset(background, 0, sizeof(Shared));
 		background->lock = &GetNamedLWLockTranche(EXTENSION_NAME)->lock;
+		background->started_at = GetCurrentTimestamp();
 		pg_atomic_init_u32(&background->watching, 0);
+		for (int i = 0; i < MAX_DATABASES; i++)
+			for (int stat = 0; stat < STATS; stat++)
+				pg_atomic_init_u64(&background->stats[i].counts[stat], 0);
 	}
 	LWLockRelease(AddinShmemInitLock);
 }
@@ -159,6 +163,7 @@ background_demand(Oid database, Oid role)
 			worker->role == role && !worker->stop && worker->latch)
 		{
 			worker->state = WORKER_BUSY;
+			worker->woken_at = GetCurrentTimestamp();
 			SetLatch(worker->latch);
 			return;
 		}

@@ -44,6 +44,7 @@ typedef struct WorkerSlot
 	bool		stop;			/* it shall end when it is idle */
 	volatile bool wants_scan;	/* others could work what it has in hand */
 	TimestampTz reserved_at;
+	TimestampTz woken_at;		/* 0: not by somebody else */
 } WorkerSlot;
 
 typedef struct ServedDatabase
@@ -60,15 +61,27 @@ typedef struct Watcher
 	pg_uuid_t	target;
 } Watcher;
 
+/* The counters of a database; see stats.c */
+#define LATENCY_BUCKETS	12
+#define STATS			36
+
+typedef struct StatsDatabase
+{
+	Oid			database;		/* InvalidOid: unused */
+	pg_atomic_uint64 counts[STATS];
+} StatsDatabase;
+
 typedef struct Shared
 {
 	LWLock	   *lock;
+	TimestampTz started_at;
 	Latch	   *launcher;		/* NULL: it does not run */
 	ServedDatabase databases[MAX_DATABASES];
 	Demand		demands[MAX_DEMANDS];
 	WorkerSlot	workers[MAX_WORKERS];
 	pg_atomic_uint32 watching;	/* how many of these are used */
 	Watcher		watchers[MAX_WATCHERS];
+	StatsDatabase stats[MAX_DATABASES];
 } Shared;
 
 extern Shared *background;

@@ -20,6 +20,7 @@
 #include "utils/guc.h"
 
 #include "background_shared.h"
+#include "stats.h"
 #include "store.h"
 #include "work.h"
 #include "worker.h"
@@ -90,10 +91,13 @@ worker_wait(void)
 	{
 		bool		is_idle;
 		bool		stop;
+		TimestampTz woken_at;
 		long		timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
 
 		LWLockAcquire(background->lock, LW_EXCLUSIVE);
 		is_idle = background_slot->state == WORKER_IDLE;
+		woken_at = background_slot->woken_at;
+		background_slot->woken_at = 0;
 		stop = work_stop || background_slot->stop || !background_find_database(MyDatabaseId);
 		/* nobody shall wake us any more once we have decided to end */
 		if (is_idle && (stop || timeout <= 0))
@@ -101,6 +105,8 @@ worker_wait(void)
 		LWLockRelease(background->lock);
 		if (stop)
 			return false;
+		if (woken_at != 0)
+			stats_count_wakeup_now(woken_at);
 		if (!is_idle)
 			return true;
 		if (timeout <= 0)
@@ -151,6 +157,19 @@ worker_has_begun(void)
 	LWLockRelease(background->lock);
 }
 
+/*
+ * ALTER ROLE .. SET role may have made us somebody else, whose tasks these are not.
+ * As a setting of the session this also comes back after each handler.
+ */
+static void
+worker_be_own_role(void)
+{
+	StartTransactionCommand();
+	if (GetUserId() != GetSessionUserId())
+		SetConfigOption("role", "none", PGC_USERSET, PGC_S_SESSION);
+	CommitTransactionCommand();
+}
+
 /* The process of a worker or a scanner; arg is its slot */
 void
 trigger_idem_worker_main(Datum arg)
@@ -189,6 +208,7 @@ trigger_idem_worker_main(Datum arg)
 		proc_exit(0);
 	}
 
+	worker_be_own_role();
 	worker_id = psprintf("background worker %d", MyProcPid);
 	worker_begin();
 	do

@@ -25,11 +25,14 @@
 #include "utils/numeric.h"
 #include "utils/tuplestore.h"
 
+#include "access.h"
 #include "acquire.h"
 #include "batch.h"
 #include "compat.h"
 #include "environment.h"
+#include "limit.h"
 #include "payload.h"
+#include "stats.h"
 #include "store.h"
 #include "trigger.h"
 #include "wait.h"
@@ -340,14 +343,16 @@ BatchItem *
 batch_prepare(const NullableDatum *arguments, int *count)
 {
 	Jsonb	   *items;
+	const Task *task;
 
 	wait_check_not_begun();
 	/* checked here too, for a batch may be empty */
 	if (arguments[BATCH_TASK_ID].isnull)
 		identifier_check("task", NULL);
-	(void) task_require(TextDatumGetCString(arguments[BATCH_TASK_ID].value));
+	task = task_require(TextDatumGetCString(arguments[BATCH_TASK_ID].value));
+	access_require(ACCESS_TRIGGER, task);
 	(void) environment_choose(arguments[BATCH_ENVIRONMENT].isnull ? NULL :
-							  DatumGetTextPP(arguments[BATCH_ENVIRONMENT].value));
+							  DatumGetTextPP(arguments[BATCH_ENVIRONMENT].value), task);
 	if (!arguments[BATCH_IDEMPOTENCY_KEY].isnull)
 		key_check_text(DatumGetTextPP(arguments[BATCH_IDEMPOTENCY_KEY].value));
 	if (arguments[BATCH_ITEMS].isnull)
@@ -390,6 +395,7 @@ item_repeat(BatchItem *item, const BatchItem *first)
 	}
 	item->result = first->result;
 	item->result.is_cached = true;
+	stats_count(STAT_HITS);
 }
 
 /* Acquire the keys, in the order of their ids. */
@@ -428,6 +434,26 @@ batch_acquire(BatchItem *batch, int count, MemoryContext item_context, ItemPosit
 	}
 }
 
+/* Is an item to be a new run? */
+static bool
+item_is_new(const BatchItem *item)
+{
+	return !item->is_settled && !item->result.is_cached;
+}
+
+/* All runs of a batch are of one environment. */
+static void
+batch_limit_runs(const BatchItem *batch, int count)
+{
+	int			new_runs = 0;
+
+	for (int i = 0; i < count; i++)
+		if (item_is_new(&batch[i]))
+			new_runs++;
+	if (new_runs > 0)
+		limit_active_runs(batch[0].trigger.environment, new_runs);
+}
+
 /* Insert the new runs, in the order of the items. */
 static void
 batch_insert(BatchItem *batch, int count, MemoryContext item_context, ItemPosition *position)
@@ -438,12 +464,13 @@ batch_insert(BatchItem *batch, int count, MemoryContext item_context, ItemPositi
 	bool		nulls[STORE_MAX_COLUMNS];
 	int			inserted = -1;
 
+	batch_limit_runs(batch, count);
 	for (int i = 0; i < count; i++)
 	{
 		BatchItem  *item = &batch[i];
 
 		CHECK_FOR_INTERRUPTS();
-		if (item->is_settled || item->result.is_cached)
+		if (!item_is_new(item))
 			continue;
 		position->index = i;
 		if (inserted < 0)

@@ -164,9 +164,7 @@ claimer_wants_task(const Claimer *claimer, const Task *task)
 		return false;
 	if (claimer->worker_token != WORKER_OUTSIDE)
 		return task->handler_name != NULL && strcmp(task->run_as, claimer->run_as) == 0;
-	if (task->handler_name != NULL ||
-		!(access_is_member(GetUserId(), task->run_as) ||
-		  access_is_member(GetUserId(), task->owner)))
+	if (task->handler_name != NULL || !access_may_work(task))
 		return false;
 	foreach(cell, claimer->task_ids)
 		if (strcmp(lfirst(cell), task->task_id) == 0)

@@ -133,18 +133,42 @@ control_init(void)
 
 /* ---------- Runs ---------- */
 
+/* The row of a run that the caller may see: 42704.  May he control it, too? */
+static bool
+run_find_visible(const pg_uuid_t *run_id, Datum *values, bool *nulls)
+{
+	Snapshot	snapshot = store_latest_snapshot();
+	bool		found = store_fetch(STORE_RUN, UUIDPGetDatum(run_id), snapshot, values, nulls);
+	char	   *task_id;
+	char	   *triggered_by;
+	char	   *environment;
+
+	UnregisterSnapshot(snapshot);
+	if (!found)
+		run_unknown_error(run_id);
+	task_id = TextDatumGetCString(values[RUN_TASK_ID - 1]);
+	triggered_by = TextDatumGetCString(values[RUN_TRIGGERED_BY - 1]);
+	environment = TextDatumGetCString(values[RUN_ENVIRONMENT - 1]);
+	if (access_may_control_run(task_id, triggered_by, environment))
+		return true;
+	if (!access_may_see_run(task_id, triggered_by, environment))
+		run_unknown_error(run_id);
+	return false;
+}
+
 /* The row of a run that the caller may see: 42704 */
 void
 run_require_visible(const pg_uuid_t *run_id, Datum *values, bool *nulls)
 {
-	Snapshot	snapshot = store_latest_snapshot();
-	bool		found = store_fetch(STORE_RUN, UUIDPGetDatum(run_id), snapshot, values, nulls);
+	(void) run_find_visible(run_id, values, nulls);
+}
 
-	UnregisterSnapshot(snapshot);
-	if (!found || !access_may_see_run(TextDatumGetCString(values[RUN_TASK_ID - 1]),
-									  TextDatumGetCString(values[RUN_TRIGGERED_BY - 1]),
-									  TextDatumGetCString(values[RUN_ENVIRONMENT - 1])))
-		run_unknown_error(run_id);
+/* The row of a run that the caller may control: 42704, 42501 */
+static void
+run_require_controllable(const pg_uuid_t *run_id, Datum *values, bool *nulls)
+{
+	if (!run_find_visible(run_id, values, nulls))
+		access_control_error();
 }
 
 /* The first argument, a run's id */
@@ -329,7 +353,7 @@ trigger_idem_run_cancel(PG_FUNCTION_ARGS)
 	PreventCommandDuringRecovery("run_cancel()");
 	PreventCommandIfReadOnly("run_cancel()");
 	store_pin();
-	run_require_visible(run_id, values, nulls);
+	run_require_controllable(run_id, values, nulls);
 	PG_RETURN_BOOL(run_cancel_family(run_id));
 }
 
@@ -377,7 +401,7 @@ trigger_idem_run_replay(PG_FUNCTION_ARGS)
 	bool		nulls[RUN_COLUMNS];
 	pg_uuid_t  *new_id = palloc(sizeof(pg_uuid_t));
 
-	run_require_visible(run_id, values, nulls);
+	run_require_controllable(run_id, values, nulls);
 	replay_options(values, nulls, options);
 	trigger_prepare(options, TRIGGER_REPLAY, &trigger);
 	trigger_one(&trigger, &result);
@@ -402,12 +426,13 @@ static Statement resume_queue = {
 
 /* Run a statement about the queue that is the first argument. */
 static void
-queue_run(FunctionCallInfo fcinfo, Statement *statement)
+queue_run(FunctionCallInfo fcinfo, Statement *statement, const char *function)
 {
 	OwnerScope	scope;
 	Datum		values[1];
 
 	identifier_check("queue", PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	access_require_for_all(ACCESS_ADMIN, function);
 	values[0] = PG_GETARG_DATUM(0);
 	owner_begin(&scope);
 	statement_run(statement, values, NULL);
@@ -418,7 +443,7 @@ queue_run(FunctionCallInfo fcinfo, Statement *statement)
 Datum
 trigger_idem_queue_pause(PG_FUNCTION_ARGS)
 {
-	queue_run(fcinfo, &pause_queue);
+	queue_run(fcinfo, &pause_queue, "queue_pause()");
 	PG_RETURN_VOID();
 }
 
@@ -426,7 +451,7 @@ trigger_idem_queue_pause(PG_FUNCTION_ARGS)
 Datum
 trigger_idem_queue_resume(PG_FUNCTION_ARGS)
 {
-	queue_run(fcinfo, &resume_queue);
+	queue_run(fcinfo, &resume_queue, "queue_resume()");
 	/* who is to work it, a scan finds out */
 	wake_workers(text_to_cstring(PG_GETARG_TEXT_PP(0)), NULL);
 	wake_later(GetCurrentTimestamp());

@@ -150,7 +150,8 @@ parse_number(const char *at, const CronField *names_of, int *number)
 		}
 	if (length == 0 || strspn(word, "0123456789") != (size_t) length)
 		return NULL;
-	*number = atoi(word);
+	/* as pg_cron has it, what is too large comes out as anything */
+	*number = (int) strtol(word, NULL, 10);
 	return at;
 }
 
@@ -242,17 +243,18 @@ parse_nickname(const char *at, Cron *cron)
 static bool
 parse_seconds(const char *expression, Cron *cron)
 {
-	char	   *lower = asc_tolower(expression, strlen(expression));
+	char	   *rest = asc_tolower(expression, strlen(expression));
 	unsigned int seconds;
 	int			end = 0;
 
-	(void) sscanf(lower, " %u second%n", &seconds, &end);
+	/* pg_cron's own format; NOLINTNEXTLINE(cert-err34-c) */
+	(void) sscanf(rest, " %u second%n", &seconds, &end);
 	if (end == 0 || seconds == 0 || seconds >= SECS_PER_MINUTE)
 		return false;
 	cron->seconds = (int) seconds;
-	lower += end;
+	rest += end;
 	/* white space is accepted behind the plural only */
-	return *lower == '\0' || (*lower == 's' && lower[1 + strspn(lower + 1, " \t\n\v\f\r")] == '\0');
+	return *rest == '\0' || (*rest == 's' && rest[1 + strspn(rest + 1, " \t\n\v\f\r")] == '\0');
 }
 
 /* Parse an expression; false when pg_cron would refuse it. */
@@ -428,8 +430,6 @@ units_to_time(int64 units, int64 usecs)
 bool
 cron_next_tick(const Cron *cron, TimestampTz after, TimestampTz *tick)
 {
-	int64		minute;
-
 	if (cron->at_start || TIMESTAMP_NOT_FINITE(after))
 		return false;
 	if (cron->seconds > 0)
@@ -437,7 +437,8 @@ cron_next_tick(const Cron *cron, TimestampTz after, TimestampTz *tick)
 							  cron->seconds, USECS_PER_SEC);
 	else
 	{
-		minute = Max(time_to_units(after, USECS_PER_MINUTE) + 1, 0);
+		int64		minute = Max(time_to_units(after, USECS_PER_MINUTE) + 1, 0);
+
 		minute = search_ticks(cron, minute,
 							  Min(minute + HORIZON_MINUTES,
 								  time_to_units(END_TIMESTAMP - 1, USECS_PER_MINUTE)), false);

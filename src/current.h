@@ -22,6 +22,7 @@ typedef struct CurrentRun
 	bool		is_entered;		/* by an application, in this transaction */
 	int			steps_done;
 	int			steps_replayed;
+	List	   *replayed;		/* ids of the steps replayed, each once */
 	bool		is_grouped;		/* its transaction is one of several runs */
 	EndedWait	last_wait;
 	struct WaitState *waits;	/* see wait.c; NULL: none yet */

@@ -14,3 +14,10 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'trigger_idem_environment_create';
 COMMENT ON FUNCTION trigger_idem.environment_create(text, regrole) IS
 	'Create an environment, or change the role whose members may use it';
+
+CREATE FUNCTION trigger_idem.environment_drop(environment text)
+RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'trigger_idem_environment_drop';
+COMMENT ON FUNCTION trigger_idem.environment_drop(text) IS
+	'Drop an environment with all that has ended in it; false if there was none';

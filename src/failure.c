@@ -25,13 +25,13 @@ failure_add(JsonbParseState **state, const char *name, const char *value)
 
 	item.type = jbvString;
 	item.val.string.val = unconstify(char *, name);
-	item.val.string.len = strlen(name);
+	item.val.string.len = (int) strlen(name);
 	pushJsonbValue(state, WJB_KEY, &item);
 
 	if (value)
 	{
 		item.val.string.val = unconstify(char *, value);
-		item.val.string.len = pg_mbcliplen(value, strlen(value), PART_MAX_BYTES);
+		item.val.string.len = pg_mbcliplen(value, (int) strlen(value), PART_MAX_BYTES);
 	}
 	else
 		item.type = jbvNull;

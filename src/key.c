@@ -224,7 +224,7 @@ key_material_text(KeyMaterial *material, const char *data, int length)
 void
 key_material_cstring(KeyMaterial *material, const char *string)
 {
-	key_material_text(material, string, strlen(string));
+	key_material_text(material, string, (int) strlen(string));
 }
 
 void
@@ -312,7 +312,7 @@ typedef struct KnownKey
 } KnownKey;
 
 /* Forget all when they take this much memory. */
-#define KNOWN_KEYS_MAX_BYTES (4 * 1024 * 1024)
+#define KNOWN_KEYS_MAX_BYTES ((Size) 4 * 1024 * 1024)
 
 static HTAB *known_keys = NULL;
 static MemoryContext known_keys_context = NULL;

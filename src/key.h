@@ -13,7 +13,7 @@
 #include "trigger_idem.h"
 
 #define KEY_BYTES		32
-#define KEY_HEX_LENGTH	(2 * KEY_BYTES)
+#define KEY_HEX_LENGTH	64		/* twice that */
 #define KEY_MAX_CHARS	2048
 
 /* What views call the scope of a schedule's key, which no state of a run frees */

@@ -21,6 +21,7 @@ typedef enum LockKind
 	LOCK_GLOBAL_STEP = 0x5449,
 	LOCK_CONCURRENCY,
 	LOCK_WAITS,
+	LOCK_ENVIRONMENT,
 } LockKind;
 
 /* The lock for what a hash names; two that share one only wait more. */

@@ -79,7 +79,7 @@ object_members(JsonbContainer *object, int *count)
 		members[i].key_length = value.val.string.len;
 		if (members[i].key != value.val.string.val)
 		{
-			members[i].key_length = strlen(members[i].key);
+			members[i].key_length = (int) strlen(members[i].key);
 			converted = true;
 		}
 		(void) JsonbIteratorNext(&iterator, &members[i].value, true);
@@ -144,7 +144,7 @@ number_material(KeyMaterial *material, Numeric number)
 
 	initStringInfo(&text);
 	for (int i = 0; i < count; i++)
-		appendStringInfo(&text, i == 0 ? "%d" : "%04d", read_uint16(header + 8 + 2 * i));
+		appendStringInfo(&text, i == 0 ? "%d" : "%04d", read_uint16(header + 8 + i * sizeof(uint16)));
 	while (text.len > 0 && text.data[text.len - 1] == '0')
 	{
 		text.		data[--text.len] = '\0';

@@ -23,6 +23,7 @@
 #include "utils/builtins.h"
 #include "utils/tuplestore.h"
 
+#include "access.h"
 #include "run.h"
 #include "statement.h"
 #include "store.h"
@@ -262,6 +263,7 @@ trigger_idem_prune(PG_FUNCTION_ARGS)
 	Datum		token_values[2];
 	int			batch;
 
+	access_require_for_all(ACCESS_ADMIN, "prune()");
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),

@@ -56,6 +56,9 @@ typedef struct Callback
 
 static HTAB *callbacks = NULL;
 
+/* How often one of them may have changed */
+static uint32 callback_changes = 0;
+
 /* Syscache callback: a function changed, or (hash 0) any may have. */
 static void
 callback_changed(Datum arg, int cacheid, uint32 hash)
@@ -63,6 +66,7 @@ callback_changed(Datum arg, int cacheid, uint32 hash)
 	HASH_SEQ_STATUS status;
 	Callback   *callback;
 
+	callback_changes++;
 	if (callbacks == NULL)
 		return;
 	hash_seq_init(&status, callbacks);
@@ -313,6 +317,7 @@ handler_call(const Handler *handler, Datum payload, bool payload_isnull, bool *i
 static void
 callback_prepare(Callback *callback)
 {
+	uint32		changes = callback_changes;
 	HeapTuple	tuple = routine_tuple(callback->oid, "callback");
 	Form_pg_proc proc = (Form_pg_proc) GETSTRUCT(tuple);
 
@@ -323,12 +328,12 @@ callback_prepare(Callback *callback)
 		(proc->pronargs == 2 && proc->proargtypes.values[1] != JSONBOID))
 		signature_error(proc, "callback", _("It takes other arguments."), CALLBACK_HINT);
 
-	callback->hash = GetSysCacheHashValue1(PROCOID, ObjectIdGetDatum(callback->oid));
 	callback->nargs = proc->pronargs;
 	callback->result_type = proc->prorettype;
 	ReleaseSysCache(tuple);
 	fmgr_info_cxt(callback->oid, &callback->function, callback->context);
-	callback->valid = true;
+	/* what has changed while it was read is read again for the next call */
+	callback->valid = changes == callback_changes;
 }
 
 /*
@@ -353,6 +358,7 @@ callback_find(Oid oid, Callback *temporary)
 	{
 		callback->valid = callback->in_use = false;
 		callback->context = NULL;
+		callback->hash = GetSysCacheHashValue1(PROCOID, ObjectIdGetDatum(oid));
 	}
 	if (callback->in_use)
 	{

@@ -39,6 +39,7 @@
 #include "key.h"
 #include "run.h"
 #include "statement.h"
+#include "stats.h"
 #include "store.h"
 #include "task.h"
 #include "wake.h"
@@ -293,6 +294,7 @@ run_begin_attempt(StoreWalk *entry, const char *worker_id, int64 worker_token,
 	claimed->steady_attempt = DatumGetInt32(values[ENTRY_STEADY_ATTEMPT - 1]);
 	claimed->environment = TextDatumGetCString(values[ENTRY_ENVIRONMENT - 1]);
 	claimed->task_id = TextDatumGetCString(values[ENTRY_TASK_ID - 1]);
+	stats_count_latency(STAT_CLAIM, DatumGetTimestampTz(values[ENTRY_VISIBLE_FROM - 1]), now);
 
 #define SET(column, value) (values[(column) - 1] = (value), nulls[(column) - 1] = false)
 	SET(ENTRY_ATTEMPT, Int32GetDatum(claimed->attempt));
@@ -542,6 +544,20 @@ entry_end_wait(const pg_uuid_t *run_id, const Entry *entry, TimestampTz now)
 	owner_end(&scope);
 }
 
+/*
+ * Does what the entry knows of its last wait have to be kept in the wait's row?  If
+ * the run fails after it, or waits for something else, the entry is overwritten.
+ */
+static bool
+entry_leaves_wait(const Entry *entry, const AttemptResult *result)
+{
+	if (ends[result->end].counts)
+		return true;
+	return result->end == ATTEMPT_WAITING && !entry->nulls[ENTRY_WAIT_ID - 1] &&
+		memcmp(DatumGetUUIDP(entry->values[ENTRY_WAIT_ID - 1]), &result->wait_id,
+			   sizeof(pg_uuid_t)) != 0;
+}
+
 /* Out of the queue, to a final state */
 static void
 run_finish(const pg_uuid_t *run_id, Entry *entry, RunStatus status, const AttemptResult *result,
@@ -552,6 +568,7 @@ run_finish(const pg_uuid_t *run_id, Entry *entry, RunStatus status, const Attemp
 	bool		nulls[RUN_COLUMNS];
 
 	Assert(RUN_STATUS_IS_FINAL(status));
+	stats_count_end(status);
 	store_row_delete(&entry->row);
 
 	if (store_row_lock(&row, STORE_RUN, UUIDPGetDatum(run_id), LockWaitBlock) != STORE_LOCKED)
@@ -600,6 +617,8 @@ attempt_record(const pg_uuid_t *run_id, const Entry *entry, const AttemptResult 
 	{
 		SET(ATTEMPT_STEPS_DONE, Int32GetDatum(result->steps_done));
 		SET(ATTEMPT_STEPS_REPLAYED, Int32GetDatum(result->steps_replayed));
+		if (result->replayed)
+			SET(ATTEMPT_REPLAYED, result->replayed);
 	}
 	if (result->error)
 		SET(ATTEMPT_ERROR, PointerGetDatum(result->error));
@@ -657,10 +676,7 @@ end_attempt(LockWaitPolicy policy, const pg_uuid_t *run_id, int attempt,
 			run_finish(run_id, &entry, outcome.status, result, now);
 		else
 		{
-			/* unless it waits for the same thing again */
-			if (result->end == ATTEMPT_WAITING && !entry.nulls[ENTRY_WAIT_ID - 1] &&
-				memcmp(DatumGetUUIDP(entry.values[ENTRY_WAIT_ID - 1]), &result->wait_id,
-					   sizeof(pg_uuid_t)) != 0)
+			if (entry_leaves_wait(&entry, result))
 				entry_end_wait(run_id, &entry, now);
 			entry_requeue(&entry, result, &outcome);
 			if (outcome.status == RUN_QUEUED)

@@ -80,6 +80,7 @@ typedef struct AttemptResult
 	Jsonb	   *error;			/* or NULL */
 	int			steps_done;		/* -1: not known */
 	int			steps_replayed;
+	Datum		replayed;		/* as the table has it; 0: none */
 	int64		retry_after_ms; /* of a failed or released one, or RETRY_... */
 	pg_uuid_t	wait_id;		/* of a suspended one */
 } AttemptResult;

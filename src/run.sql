@@ -30,6 +30,10 @@ CREATE TABLE trigger_idem.run (
 	CONSTRAINT run_pkey PRIMARY KEY (run_id)
 ) WITH (fillfactor = 85);
 
+-- What a run has triggered; costs nothing for runs without a parent.
+CREATE INDEX run_parent_idx ON trigger_idem.run (parent_run_id)
+	WHERE parent_run_id IS NOT NULL;
+
 -- The queue: one row for every unfinished run, deleted when it is final.
 -- Ordered by ord, the time the run is visible from less its priority in seconds;
 -- infinity while an attempt executes, so that claims do not walk over those.
@@ -38,6 +42,7 @@ CREATE TABLE trigger_idem.run (
 -- that waits has a wait_id and is visible from the end of its timeout, or never;
 -- when the wait is over it is visible, and wait_over tells whether by what it
 -- waited for or by the clock.  wait_attempt is the attempt that began the wait.
+-- What a run has told of its progress stands here from its next commit on.
 CREATE TABLE trigger_idem.queue_entry (
 	run_id uuid NOT NULL,
 	ord timestamptz NOT NULL,
@@ -62,6 +67,9 @@ CREATE TABLE trigger_idem.queue_entry (
 	task_id text COLLATE pg_catalog."C" NOT NULL,
 	concurrency_key text COLLATE pg_catalog."C",
 	worker_id text COLLATE pg_catalog."C",
+	progress float8,
+	progress_message text,
+	progressed_at timestamptz,
 	CONSTRAINT queue_entry_pkey PRIMARY KEY (run_id)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
 
@@ -72,11 +80,12 @@ CREATE INDEX queue_entry_queue_ord_idx ON trigger_idem.queue_entry (queue, ord);
 CREATE INDEX queue_entry_executing_idx ON trigger_idem.queue_entry (environment, task_id, concurrency_key)
 	WHERE worker_token IS NOT NULL;
 
--- Unfinished children of a run.
+-- Unfinished children of a run, to cancel them with it.
 CREATE INDEX queue_entry_parent_idx ON trigger_idem.queue_entry (parent_run_id)
 	WHERE parent_run_id IS NOT NULL;
 
--- Attempts that have ended; the one executing is in the queue entry.
+-- Attempts that have ended; the one executing is in the queue entry.  replayed:
+-- the first 8 bytes of the ids of steps whose stored output it got.
 CREATE TABLE trigger_idem.attempt (
 	run_id uuid NOT NULL,
 	attempt int NOT NULL,
@@ -87,6 +96,7 @@ CREATE TABLE trigger_idem.attempt (
 	steps_done int,
 	steps_replayed int,
 	error jsonb,
+	replayed bytea[],
 	CONSTRAINT attempt_pkey PRIMARY KEY (run_id, attempt)
 );
 

@@ -166,16 +166,18 @@ not_owner_error(const char *schedule_id)
 
 /*
  * Is a schedule the caller's?  One that he may not see is as unknown, which is
- * false; one that he sees only because he owns the task is not his: 42501.
+ * false; one that he only sees is not his: 42501.  Administrators may drop it.
  */
 static bool
-schedule_is_ours(const Schedule *schedule)
+schedule_is_ours(const Schedule *schedule, bool to_drop)
 {
 	if (!access_may_see_run(schedule->task_id, schedule->owner, schedule->environment))
 		return false;
-	if (!access_is_member(GetUserId(), schedule->owner))
+	if (!access_is_member(GetUserId(), schedule->owner) &&
+		!(to_drop && access_allows(ACCESS_ADMIN, schedule->task_id)))
 		not_owner_error(schedule->schedule_id);
-	(void) environment_choose(cstring_to_text(schedule->environment));
+	(void) environment_choose(cstring_to_text(schedule->environment),
+							  task_find(schedule->task_id));
 	return true;
 }
 
@@ -185,13 +187,15 @@ schedule_is_ours(const Schedule *schedule)
  * for.
  */
 static bool
-schedule_lock_ours(FunctionCallInfo fcinfo, Schedule *schedule)
+schedule_lock_ours(FunctionCallInfo fcinfo, bool to_drop, Schedule *schedule)
 {
 	char	   *schedule_id = PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0));
 
 	identifier_check("schedule", schedule_id);
-	return schedule_read(&read_schedule, schedule_id, schedule) && schedule_is_ours(schedule) &&
-		schedule_read(&lock_schedule, schedule_id, schedule) && schedule_is_ours(schedule);
+	return schedule_read(&read_schedule, schedule_id, schedule) &&
+		schedule_is_ours(schedule, to_drop) &&
+		schedule_read(&lock_schedule, schedule_id, schedule) &&
+		schedule_is_ours(schedule, to_drop);
 }
 
 /*
@@ -342,6 +346,7 @@ trigger_idem_schedule_create(PG_FUNCTION_ARGS)
 	char	   *task_id = text_arg(fcinfo, ARG_TASK_ID);
 	Schedule	before;
 	bool		exists;
+	const Task *task;
 	const char *environment;
 	CronJob		job;
 	bool		cron_job;
@@ -359,14 +364,16 @@ trigger_idem_schedule_create(PG_FUNCTION_ARGS)
 	cron_job = PG_GETARG_BOOL(ARG_CRON_JOB);
 	if (cron_job)
 		cronjob_require_extension(&job);
+	task = task_require(task_id);
+	access_require(ACCESS_TRIGGER, task);
 	environment = environment_choose(PG_ARGISNULL(ARG_ENVIRONMENT) ? NULL :
-									 PG_GETARG_TEXT_PP(ARG_ENVIRONMENT));
-	(void) task_require(task_id);
+									 PG_GETARG_TEXT_PP(ARG_ENVIRONMENT), task);
 
 	exists = schedule_lock_name(schedule_id, &before);
 	if (exists)
 		owner = schedule_role(before.owner);
 	schedule_write(fcinfo, environment, owner, exists);
+	environment_keep(environment);
 	/* the job of a role that is gone is not replaced by the caller's */
 	if (exists && before.cron_job &&
 		(!cron_job || strcmp(before.owner, GetUserNameFromId(owner, false)) != 0))
@@ -396,7 +403,7 @@ trigger_idem_schedule_drop(PG_FUNCTION_ARGS)
 	CronJob		job;
 	Datum		values[1];
 
-	if (!schedule_lock_ours(fcinfo, &schedule))
+	if (!schedule_lock_ours(fcinfo, true, &schedule))
 		PG_RETURN_BOOL(false);
 	values[0] = PG_GETARG_DATUM(0);
 	owner_begin(&scope);
@@ -445,12 +452,12 @@ object_set(JsonbParseState **state, const char *name, const char *value)
 	JsonbValue	item = {.type = jbvNull};
 
 	key.val.string.val = pstrdup(name);
-	key.val.string.len = strlen(name);
+	key.val.string.len = (int) strlen(name);
 	if (value)
 	{
 		item.type = jbvString;
 		item.val.string.val = pstrdup(value);
-		item.val.string.len = strlen(value);
+		item.val.string.len = (int) strlen(value);
 	}
 	pushJsonbValue(state, WJB_KEY, &key);
 	pushJsonbValue(state, WJB_VALUE, &item);
@@ -642,7 +649,7 @@ trigger_idem_schedule_fire(PG_FUNCTION_ARGS)
 
 	PreventCommandDuringRecovery("schedule_fire()");
 	PreventCommandIfReadOnly("schedule_fire()");
-	if (!schedule_lock_ours(fcinfo, &schedule))
+	if (!schedule_lock_ours(fcinfo, false, &schedule))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("schedule \"%s\" does not exist", text_to_cstring(PG_GETARG_TEXT_PP(0))),

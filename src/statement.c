@@ -127,6 +127,19 @@ statement_run(Statement *statement, Datum *values, const char *nulls)
 	return SPI_processed;
 }
 
+/*
+ * Run a command without a result, inside an owner scope: GRANT and its like, which
+ * take no parameters.  What is not constant in it has been quoted.
+ */
+void
+statement_command(const char *command)
+{
+	int			result = SPI_execute(command, false, 0);
+
+	if (result != SPI_OK_UTILITY)
+		elog(ERROR, "unexpected result %s of \"%s\"", SPI_result_code_string(result), command);
+}
+
 /* A value of the last statement's result; valid until owner_end(). */
 Datum
 statement_value(uint64 row, int column, bool *isnull)

@@ -43,6 +43,7 @@ extern void owner_begin(OwnerScope *scope);
 extern void role_begin(OwnerScope *scope, Oid role);
 extern void owner_end(OwnerScope *scope);
 extern void scope_see_latest(OwnerScope *scope);
+extern void statement_command(const char *command);
 extern uint64 statement_run(Statement *statement, Datum *values, const char *nulls);
 extern Datum statement_value(uint64 row, int column, bool *isnull);
 extern char *statement_text(OwnerScope *scope, uint64 row, int column);

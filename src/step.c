@@ -37,12 +37,15 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "access.h"
 #include "current.h"
 #include "environment.h"
+#include "limit.h"
 #include "key.h"
 #include "lock.h"
 #include "routine.h"
 #include "statement.h"
+#include "stats.h"
 #include "step.h"
 #include "store.h"
 #include "task.h"
@@ -51,11 +54,15 @@
 #define STEP_DOMAIN			"trigger_idem step v1"
 #define GLOBAL_STEP_DOMAIN	"trigger_idem global step v1"
 
+/* So much of a step's id tells it from the others of its run. */
+#define REPLAYED_BYTES		8
+
 /* The output of a finished step of the current run */
 typedef struct Memo
 {
 	Key			step_id;		/* hash key */
 	bool		isnull;
+	bool		is_replayed;	/* this attempt got it */
 	Datum		output;
 } Memo;
 
@@ -116,6 +123,7 @@ memo_add(HTAB *table, const Key *step_id, Datum output, bool isnull)
 	Memo	   *memo = hash_search(table, step_id, HASH_ENTER, NULL);
 
 	memo->isnull = isnull;
+	memo->is_replayed = false;
 	memo->output = isnull ? (Datum) 0 : PointerGetDatum(PG_DETOAST_DATUM_COPY(output));
 	MemoryContextSwitchTo(caller);
 }
@@ -165,6 +173,51 @@ memo_find(const Key *step_id)
 	if (memos == NULL)
 		memos_load(current_run());
 	return hash_search(memos, step_id, HASH_FIND, NULL);
+}
+
+/* A step got its stored output. */
+static void
+memo_note_replay(CurrentRun *run, Memo *memo)
+{
+	MemoryContext caller;
+	Key		   *step_id;
+
+	run->steps_replayed++;
+	stats_count(STAT_STEPS_REPLAYED);
+	if (memo->is_replayed)
+		return;
+	caller = MemoryContextSwitchTo(run->context);
+	step_id = palloc(sizeof(Key));
+	*step_id = memo->step_id;
+	run->replayed = lappend(run->replayed, step_id);
+	memo->is_replayed = true;
+	MemoryContextSwitchTo(caller);
+}
+
+/* Tell what an attempt has done, for its row in the table of attempts. */
+void
+step_count(const CurrentRun *run, AttemptResult *result)
+{
+	int			count = 0;
+	Datum	   *ids;
+	ListCell   *cell;
+
+	result->steps_done = run->steps_done;
+	result->steps_replayed = run->steps_replayed;
+	result->replayed = (Datum) 0;
+	if (run->replayed == NIL)
+		return;
+	ids = palloc(list_length(run->replayed) * sizeof(Datum));
+	foreach(cell, run->replayed)
+	{
+		bytea	   *id = palloc(VARHDRSZ + REPLAYED_BYTES);
+
+		SET_VARSIZE(id, VARHDRSZ + REPLAYED_BYTES);
+		memcpy(VARDATA(id), ((Key *) lfirst(cell))->bytes, REPLAYED_BYTES);
+		ids[count++] = PointerGetDatum(id);
+	}
+	result->replayed = PointerGetDatum(construct_array(ids, count, BYTEAOID, -1, false,
+													   TYPALIGN_INT));
 }
 
 /* Remember that a memo goes when the present (sub)transaction does. */
@@ -300,7 +353,7 @@ step_identify(Step *step, text *key, bool is_global)
 				 &step->id);
 		return;
 	}
-	step->environment = environment_choose(NULL);
+	step->environment = environment_choose(NULL, NULL);
 	key_material_begin(&material, GLOBAL_STEP_DOMAIN);
 	key_material_cstring(&material, step->environment);
 	key_material_cstring(&material, GetUserNameFromId(GetUserId(), false));
@@ -418,6 +471,7 @@ step_call(Step *step, const StepAction *action, bool *isnull)
 	Step	   *outer = innermost;
 	text	   *key = key_to_hex(&step->id);
 	Datum		output = (Datum) 0;
+	NullableDatum made;
 
 	PG_TRY();
 	{
@@ -433,6 +487,9 @@ step_call(Step *step, const StepAction *action, bool *isnull)
 		innermost = outer;
 	}
 	PG_END_TRY();
+	made.value = output;
+	made.isnull = *isnull;
+	limit_output("output of the step", made);
 	return output;
 }
 
@@ -448,12 +505,13 @@ step_once(Step *step, const StepAction *action, bool *isnull)
 
 	if (memo)
 	{
-		run->steps_replayed++;
+		memo_note_replay(run, memo);
 		*isnull = memo->isnull;
 		return memo->output;
 	}
 
 	step_prevent_read_only();
+	limit_steps(hash_get_num_entries(memos));
 	values[STEP_STARTED_AT - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
 	output = step_call(step, action, isnull);
 
@@ -469,6 +527,7 @@ step_once(Step *step, const StepAction *action, bool *isnull)
 	memo_push_pending(&step->id);
 	memo_add(memos, &step->id, output, *isnull);
 	run->steps_done++;
+	stats_count(STAT_STEPS_DONE);
 	return output;
 }
 
@@ -527,7 +586,10 @@ step_once_global(Step *step, const StepAction *action, const Interval *ttl, bool
 
 	UnregisterSnapshot(snapshot);
 	if (found)
+	{
+		stats_count(STAT_STEPS_REPLAYED);
 		return output;
+	}
 
 	step_prevent_read_only();
 	global_step_lock(&step->id);
@@ -540,7 +602,10 @@ step_once_global(Step *step, const StepAction *action, const Interval *ttl, bool
 				 errmsg("could not serialize access due to concurrent run of the same step"),
 				 errhint("The transaction might succeed if retried.")));
 	if (found)
+	{
+		stats_count(STAT_STEPS_REPLAYED);
 		return output;
+	}
 
 	values[GLOBAL_STEP_STARTED_AT - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
 	output = step_call(step, action, isnull);
@@ -570,7 +635,9 @@ step_once_global(Step *step, const StepAction *action, const Interval *ttl, bool
 	owner_begin(&scope);
 	statement_run(&upsert_global_step, values, nulls);
 	owner_end(&scope);
+	environment_keep(step->environment);
 	CommandCounterIncrement();
+	stats_count(STAT_STEPS_DONE);
 	return output;
 }
 
@@ -647,7 +714,9 @@ run_once(FunctionCallInfo fcinfo, const StepAction *action, const char *function
 	bool		isnull;
 
 	wait_check_not_begun();
-	if (!is_global)
+	if (is_global)
+		access_require_for_any(ACCESS_TRIGGER, function);
+	else
 		require_run(function);
 	step_identify(&step, PG_GETARG_TEXT_PP(0), is_global);
 	output = is_global ? step_once_global(&step, action, ttl, &isnull) :

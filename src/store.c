@@ -68,6 +68,7 @@ static const StoreTableInfo tables[STORE_TABLES] = {
 	[STORE_WAIT] = {"wait", "wait_pkey", F_UUID_EQ, WAIT_COLUMNS},
 	[STORE_AWAITED] = {"awaited", "awaited_pkey", F_UUID_EQ, AWAITED_COLUMNS},
 	[STORE_WAIT_TOKEN] = {"wait_token", "wait_token_pkey", F_UUID_EQ, WAIT_TOKEN_COLUMNS},
+	[STORE_ACCESS_ENTRY] = {"access_entry", "access_entry_pkey", F_TEXTEQ, ACCESS_ENTRY_COLUMNS},
 };
 
 static const struct
@@ -83,6 +84,7 @@ static const struct
 	[STORE_TARGET] = {"awaited_target_idx", STORE_AWAITED, 0},
 	[STORE_PENDING] = {"awaited_pending_idx", STORE_AWAITED, AWAITED_IS_PENDING},
 	[STORE_UNCHECKED] = {"awaited_unchecked_idx", STORE_AWAITED, AWAITED_NEEDS_CHECK},
+	[STORE_ALL_CHILDREN] = {"run_parent_idx", STORE_RUN, RUN_PARENT_RUN_ID},
 };
 
 /* What is remembered of the catalogs */
@@ -316,6 +318,16 @@ store_open(StoreTable table, LOCKMODE lockmode)
 	return rel;
 }
 
+/* Open what a lookup needs, with so many scan keys to come. */
+static void
+lookup_open(StoreLookup *lookup, StoreTable table, Snapshot snapshot, int nkeys)
+{
+	lookup->rel = store_open(table, AccessShareLock);
+	lookup->index = index_open(catalog.primary[table], AccessShareLock);
+	lookup->slot = table_slot_create(lookup->rel, NULL);
+	lookup->scan = compat_index_beginscan(lookup->rel, lookup->index, snapshot, nkeys);
+}
+
 /*
  * Begin an index lookup of the rows whose first key column equals key, and go
  * to the first of them; false when there is none.  The row is in lookup->slot
@@ -326,11 +338,7 @@ store_lookup(StoreLookup *lookup, StoreTable table, Datum key, Snapshot snapshot
 {
 	ScanKeyData scankey;
 
-	lookup->rel = store_open(table, AccessShareLock);
-	lookup->index = index_open(catalog.primary[table], AccessShareLock);
-	lookup->slot = table_slot_create(lookup->rel, NULL);
-	lookup->scan = compat_index_beginscan(lookup->rel, lookup->index, snapshot, 1);
-
+	lookup_open(lookup, table, snapshot, 1);
 	ScanKeyInit(&scankey, 1, BTEqualStrategyNumber, tables[table].key_equal, key);
 	scankey.sk_collation = lookup->index->rd_indcollation[0];
 	index_rescan(lookup->scan, &scankey, 1, NULL, 0);
@@ -342,6 +350,29 @@ bool
 store_lookup_next(StoreLookup *lookup)
 {
 	return index_getnext_slot(lookup->scan, ForwardScanDirection, lookup->slot);
+}
+
+/*
+ * Begin a lookup of the rows with a run's id from one on and before another, the
+ * newest first: store_lookup_previous() goes to the first of them, and on.
+ * store_lookup_end() must follow.
+ */
+void
+store_lookup_newest(StoreLookup *lookup, StoreTable table, const pg_uuid_t *from,
+					const pg_uuid_t *before, Snapshot snapshot)
+{
+	ScanKeyData keys[2];
+
+	lookup_open(lookup, table, snapshot, lengthof(keys));
+	ScanKeyInit(&keys[0], 1, BTGreaterEqualStrategyNumber, F_UUID_GE, UUIDPGetDatum(from));
+	ScanKeyInit(&keys[1], 1, BTLessStrategyNumber, F_UUID_LT, UUIDPGetDatum(before));
+	index_rescan(lookup->scan, keys, lengthof(keys), NULL, 0);
+}
+
+bool
+store_lookup_previous(StoreLookup *lookup)
+{
+	return index_getnext_slot(lookup->scan, BackwardScanDirection, lookup->slot);
 }
 
 /* The locks stay until the end of the transaction, as those of any query. */
@@ -731,7 +762,7 @@ static void
 walk_key(StoreWalk *walk, ScanKey key, int column, StrategyNumber strategy, RegProcedure function,
 		 Datum value)
 {
-	ScanKeyInit(key, column, strategy, function, value);
+	ScanKeyInit(key, (AttrNumber) column, strategy, function, value);
 	key->sk_collation = walk->index->rd_indcollation[column - 1];
 }
 

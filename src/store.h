@@ -13,6 +13,7 @@
 #include "nodes/lockoptions.h"
 #include "utils/relcache.h"
 #include "utils/snapshot.h"
+#include "utils/uuid.h"
 
 typedef enum StoreTable
 {
@@ -28,9 +29,10 @@ typedef enum StoreTable
 	STORE_WAIT,
 	STORE_AWAITED,
 	STORE_WAIT_TOKEN,
+	STORE_ACCESS_ENTRY,
 } StoreTable;
 
-#define STORE_TABLES (STORE_WAIT_TOKEN + 1)
+#define STORE_TABLES (STORE_ACCESS_ENTRY + 1)
 
 /*
  * Column numbers; the .sql file of each room declares the tables in this
@@ -143,7 +145,10 @@ enum
 	ENTRY_TASK_ID,
 	ENTRY_CONCURRENCY_KEY,
 	ENTRY_WORKER_ID,
-	ENTRY_COLUMNS = ENTRY_WORKER_ID
+	ENTRY_PROGRESS,
+	ENTRY_PROGRESS_MESSAGE,
+	ENTRY_PROGRESSED_AT,
+	ENTRY_COLUMNS = ENTRY_PROGRESSED_AT
 };
 
 enum
@@ -191,7 +196,8 @@ enum
 	ATTEMPT_STEPS_DONE,
 	ATTEMPT_STEPS_REPLAYED,
 	ATTEMPT_ERROR,
-	ATTEMPT_COLUMNS = ATTEMPT_ERROR
+	ATTEMPT_REPLAYED,
+	ATTEMPT_COLUMNS = ATTEMPT_REPLAYED
 };
 
 enum
@@ -242,6 +248,16 @@ enum
 	WAIT_TOKEN_COLUMNS = WAIT_TOKEN_OUTPUT
 };
 
+enum
+{
+	ACCESS_ENTRY_ROLE = 1,
+	ACCESS_ENTRY_ACCESS,
+	ACCESS_ENTRY_TASK_ID,
+	ACCESS_ENTRY_GRANTED_BY,
+	ACCESS_ENTRY_GRANTED_AT,
+	ACCESS_ENTRY_COLUMNS = ACCESS_ENTRY_GRANTED_AT
+};
+
 /* Room for a row of any of the tables */
 #define STORE_MAX_COLUMNS 32
 
@@ -263,9 +279,11 @@ typedef enum StoreIndex
 	STORE_TARGET,				/* what is awaited */
 	STORE_PENDING,				/* items that a batch still waits for */
 	STORE_UNCHECKED,			/* what is awaited and needs a check */
+	STORE_ALL_CHILDREN,			/* runs that have a parent, final ones
+								 * included */
 } StoreIndex;
 
-#define STORE_INDEXES (STORE_UNCHECKED + 1)
+#define STORE_INDEXES (STORE_ALL_CHILDREN + 1)
 
 /* A walk through rows along one of these */
 typedef struct StoreWalk
@@ -298,7 +316,7 @@ typedef enum StoreLock
 
 /* Many rows to insert into one table */
 #define STORE_WRITER_ROWS	64
-#define STORE_WRITER_BYTES	(1024 * 1024)
+#define STORE_WRITER_BYTES	((Size) 1024 * 1024)
 
 typedef struct StoreWriter
 {
@@ -326,6 +344,9 @@ extern Snapshot store_snapshot(void);
 extern Snapshot store_latest_snapshot(void);
 extern bool store_lookup(StoreLookup *lookup, StoreTable table, Datum key, Snapshot snapshot);
 extern bool store_lookup_next(StoreLookup *lookup);
+extern void store_lookup_newest(StoreLookup *lookup, StoreTable table, const pg_uuid_t *from,
+								const pg_uuid_t *before, Snapshot snapshot);
+extern bool store_lookup_previous(StoreLookup *lookup);
 extern void store_lookup_end(StoreLookup *lookup);
 extern bool store_fetch(StoreTable table, Datum key, Snapshot snapshot,
 						Datum *values, bool *nulls);

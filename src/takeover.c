@@ -70,7 +70,7 @@ lease_ms(const char *task_id)
 {
 	const Task *task = task_find(task_id);
 
-	return task ? interval_to_ms(&task->lease_duration) : 30 * 1000;
+	return task ? interval_to_ms(&task->lease_duration) : 30 * INT64CONST(1000);
 }
 
 /*

@@ -473,11 +473,12 @@ typedef struct TaskOwnership
 /*
  * Lock the row of a task, if it is there, inside an owner scope.  A name
  * belongs to its owner until the task is dropped and nothing of it is left:
- * 42501 for others.  What is left must be seen as it is now, so a name changes
+ * 42501 for others, but for those who may drop it all the same.  What is left must be seen as it is now, so a name changes
  * hands at READ COMMITTED only.
  */
 static void
-task_lock(OwnerScope *scope, const char *task_id, TaskOwnership *ownership)
+task_lock(OwnerScope *scope, const char *task_id, bool may_drop_others,
+		  TaskOwnership *ownership)
 {
 	Datum		values[1] = {CStringGetTextDatum(task_id)};
 
@@ -487,7 +488,7 @@ task_lock(OwnerScope *scope, const char *task_id, TaskOwnership *ownership)
 	ownership->owner = statement_text(scope, 0, 1);
 	ownership->run_as = statement_text(scope, 0, 2);
 	ownership->dropped = DatumGetBool(statement_value(0, 3, NULL));
-	if (access_is_member(scope->user, ownership->owner))
+	if (access_is_member(scope->user, ownership->owner) || may_drop_others)
 		return;
 	if (ownership->dropped && !IsolationUsesXactSnapshot())
 	{
@@ -495,6 +496,7 @@ task_lock(OwnerScope *scope, const char *task_id, TaskOwnership *ownership)
 		if (statement_run(&task_in_use, values, NULL) == 0)
 		{
 			ownership->owner = NULL;
+			access_forget_task(values[0]);
 			return;
 		}
 	}
@@ -593,8 +595,8 @@ task_check_handler(const Task *task, const Handler *handler)
 /*
  * task_create(task_id text, handler regproc, queue text, max_attempts int, ...)
  *
- * The caller becomes the owner; of a task that is there, settings are replaced
- * and the owner stays.
+ * The caller becomes the owner, if he may create tasks; of a task that is there,
+ * settings are replaced and the owner stays.
  */
 Datum
 trigger_idem_task_create(PG_FUNCTION_ARGS)
@@ -608,14 +610,18 @@ trigger_idem_task_create(PG_FUNCTION_ARGS)
 	Oid			run_as;
 	Handler		handler;
 	bool		has_handler = !PG_ARGISNULL(ARG_HANDLER);
+	const Task *known;
 
 	identifier_check("task", task_id);
+	known = task_find(task_id);
+	if (known == NULL || !access_is_member(GetUserId(), known->owner))
+		access_require_for_all(ACCESS_WORK, "task_create() of a new task");
 	settings_check(fcinfo);
 	if (has_handler)
 		handler_describe(PG_GETARG_OID(ARG_HANDLER), &handler);
 
 	owner_begin(&scope);
-	task_lock(&scope, task_id, &before);
+	task_lock(&scope, task_id, false, &before);
 	/* a role that is gone is replaced by the caller, who is a superuser then */
 	owner = role_or(before.owner, owner);
 	run_as = !PG_ARGISNULL(ARG_RUN_AS) ? PG_GETARG_OID(ARG_RUN_AS) :
@@ -680,13 +686,16 @@ trigger_idem_task_drop(PG_FUNCTION_ARGS)
 	TaskOwnership before;
 	char	   *task_id = text_arg(fcinfo, 0);
 	Datum		values[1];
+	bool		may_drop_others;
 	bool		dropped;
 
 	identifier_check("task", task_id);
 	values[0] = CStringGetTextDatum(task_id);
 
+	may_drop_others = access_allows(ACCESS_ADMIN, task_id);
+
 	owner_begin(&scope);
-	task_lock(&scope, task_id, &before);
+	task_lock(&scope, task_id, may_drop_others, &before);
 	dropped = before.owner != NULL && !before.dropped;
 	if (dropped)
 		statement_run(&drop_task, values, NULL);

@@ -16,10 +16,12 @@
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 
+#include "access.h"
 #include "answer.h"
 #include "await.h"
 #include "environment.h"
 #include "key.h"
+#include "limit.h"
 #include "store.h"
 #include "task.h"
 #include "token.h"
@@ -95,11 +97,12 @@ trigger_idem_wait_token_create(PG_FUNCTION_ARGS)
 	bool		is_cached;
 
 	wait_check_not_begun();
+	access_require_for_any(ACCESS_TRIGGER, "wait_token_create()");
 	if (key)
 		key_check_text(key);
 	if (!PG_ARGISNULL(1))
 		interval_check("timeout", PG_GETARG_INTERVAL_P(1), 1);
-	environment = environment_choose(PG_ARGISNULL(2) ? NULL : PG_GETARG_TEXT_PP(2));
+	environment = environment_choose(PG_ARGISNULL(2) ? NULL : PG_GETARG_TEXT_PP(2), NULL);
 	if (key)
 		token_identify(key, environment, &token);
 	else
@@ -129,6 +132,7 @@ trigger_idem_wait_token_create(PG_FUNCTION_ARGS)
 			if ((is_cached = token_exists(&token)))
 				break;
 		}
+		environment_keep(environment);
 		CommandCounterIncrement();
 	}
 
@@ -142,12 +146,14 @@ trigger_idem_wait_token_create(PG_FUNCTION_ARGS)
 
 /* The token argument, and its row; 42704 if it is none that the caller may use */
 static void
-token_argument(FunctionCallInfo fcinfo, pg_uuid_t *token, Datum *values, bool *nulls)
+token_argument(FunctionCallInfo fcinfo, const char *function, pg_uuid_t *token,
+			   Datum *values, bool *nulls)
 {
 	Snapshot	snapshot;
 	bool		found;
 
 	wait_check_not_begun();
+	access_require_for_any(ACCESS_TRIGGER, function);
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -197,7 +203,8 @@ trigger_idem_wait_token_complete(PG_FUNCTION_ARGS)
 	PreventCommandDuringRecovery("wait_token_complete()");
 	PreventCommandIfReadOnly("wait_token_complete()");
 	store_pin();
-	token_argument(fcinfo, &token, values, nulls);
+	token_argument(fcinfo, "wait_token_complete()", &token, values, nulls);
+	limit_output("output of the token", fcinfo->args[1]);
 	if (token_is_over(values, nulls))
 		PG_RETURN_BOOL(false);
 	if (store_row_lock(&row, STORE_WAIT_TOKEN, UUIDPGetDatum(&token), LockWaitBlock) != STORE_LOCKED)
@@ -275,7 +282,7 @@ trigger_idem_wait_for_token(PG_FUNCTION_ARGS)
 	WaitAnswer	answer;
 	WaitTarget	target = {.is_cached = true,.has_ended = true};
 
-	token_argument(fcinfo, &token, values, nulls);
+	token_argument(fcinfo, "wait_for_token()", &token, values, nulls);
 	until = nulls[WAIT_TOKEN_EXPIRES_AT - 1] ? DT_NOEND :
 		DatumGetTimestampTz(values[WAIT_TOKEN_EXPIRES_AT - 1]);
 	if (run == NULL)

@@ -11,7 +11,6 @@
  */
 #include "postgres.h"
 
-#include "access/detoast.h"
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "access/xlog.h"
@@ -24,9 +23,12 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "access.h"
 #include "acquire.h"
 #include "current.h"
 #include "environment.h"
+#include "limit.h"
+#include "stats.h"
 #include "store.h"
 #include "trigger.h"
 #include "wait.h"
@@ -34,6 +36,9 @@
 
 #define PRIORITY_MAX	1000000
 #define TAG_MAX_CHARS	128
+
+/* From here on the longest ttl may end later than any time can be. */
+#define RUN_AT_MAX_WITH_TTL	(END_TIMESTAMP - 101 * INT64CONST(366) * USECS_PER_DAY)
 
 PG_FUNCTION_INFO_V1(trigger_idem_trigger_task);
 
@@ -52,18 +57,6 @@ option_error(const char *option, const char *detail)
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("%s is out of range", option),
 			 errdetail_internal("%s", detail)));
-}
-
-/* 54000 when a jsonb takes more than a number of kilobytes */
-static void
-option_check_size(const char *option, NullableDatum value, int limit)
-{
-	if (!value.isnull && toast_raw_datum_size(value.value) > (Size) limit * 1024)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("%s is too large", option),
-				 errdetail("It takes %lld bytes; trigger_idem.max_%s_size is %d kB.",
-						   (long long) toast_raw_datum_size(value.value), option, limit)));
 }
 
 /* When the run is to be due: after a delay, or at a time, or at once */
@@ -86,7 +79,11 @@ due_options(const NullableDatum *options, TriggerCall *trigger)
 	}
 	trigger->ttl = options[OPTION_TTL];
 	if (!trigger->ttl.isnull)
+	{
 		interval_check("ttl", DatumGetIntervalP(trigger->ttl.value), 1);
+		if (trigger->given_run_at >= RUN_AT_MAX_WITH_TTL)
+			option_error("run_at", _("It is too late for a ttl to be counted from it."));
+	}
 }
 
 /* The trigger takes place now; it may have waited for another one before. */
@@ -116,12 +113,7 @@ tags_check(NullableDatum option)
 	if (ARR_NDIM(tags) > 1)
 		option_error("tags", _("It must be an array of one dimension."));
 	deconstruct_array(tags, TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls, &count);
-	if (count > trigger_idem_max_tags)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("too many tags"),
-				 errdetail("There are %d; trigger_idem.max_tags is %d.", count,
-						   trigger_idem_max_tags)));
+	limit_tags(count);
 	for (int i = 0; i < count; i++)
 	{
 		text	   *tag = nulls[i] ? NULL : DatumGetTextPP(values[i]);
@@ -194,6 +186,7 @@ trigger_prepare(const NullableDatum *options, TriggerReason reason, TriggerCall 
 	if (task_id == NULL)
 		identifier_check("task", NULL);
 	trigger->task = task_require(task_id);
+	access_require(ACCESS_TRIGGER, trigger->task);
 
 	due_options(options, trigger);
 	trigger_set_now(trigger, GetCurrentTimestamp());
@@ -214,14 +207,15 @@ trigger_prepare(const NullableDatum *options, TriggerReason reason, TriggerCall 
 		max_attempts_check(trigger->max_attempts);
 	}
 	trigger->payload = options[OPTION_PAYLOAD];
-	option_check_size("payload", trigger->payload, trigger_idem_max_payload_size);
+	limit_payload(trigger->payload);
 	trigger->tags = options[OPTION_TAGS];
 	tags_check(trigger->tags);
 	trigger->metadata = options[OPTION_METADATA];
-	option_check_size("metadata", trigger->metadata, trigger_idem_max_metadata_size);
+	limit_metadata(trigger->metadata);
 
 	trigger->environment = environment_choose(environment.isnull ? NULL :
-											  DatumGetTextPP(environment.value));
+											  DatumGetTextPP(environment.value), trigger->task);
+	environment_check_run_as(trigger->environment, trigger->task);
 	key_options(options, reason, trigger);
 }
 
@@ -319,6 +313,7 @@ void
 trigger_acquire(TriggerCall *trigger, TriggerResult *result)
 {
 	result->is_cached = trigger->has_key && !key_acquire(trigger, result);
+	stats_count(result->is_cached ? STAT_HITS : STAT_TRIGGERS);
 	if (result->is_cached)
 		return;
 	if (!trigger->has_key)
@@ -346,6 +341,7 @@ trigger_finish(const TriggerCall *trigger)
 {
 	/* we have locked the table of runs: the task's name stays its owner's */
 	task_require_same(trigger->task->task_id, trigger->task->owner);
+	environment_keep(trigger->environment);
 	/* a second trigger in the same command must see these rows */
 	CommandCounterIncrement();
 }
@@ -368,6 +364,7 @@ trigger_one(TriggerCall *trigger, TriggerResult *result)
 	trigger_acquire(trigger, result);
 	if (result->is_cached)
 		return;
+	limit_active_runs(trigger->environment, 1);
 	trigger_run_row(trigger, &result->run_id, values, nulls);
 	store_insert(STORE_RUN, values, nulls);
 	trigger_entry_row(trigger, &result->run_id, values, nulls);

@@ -10,11 +10,15 @@
 #include "fmgr.h"
 #include "utils/guc.h"
 
+#include "access.h"
 #include "application.h"
 #include "background.h"
 #include "control.h"
 #include "current.h"
+#include "limit.h"
+#include "progress.h"
 #include "routine.h"
+#include "stats.h"
 #include "step.h"
 #include "store.h"
 #include "task.h"
@@ -27,9 +31,6 @@
 PG_MODULE_MAGIC;
 
 int			trigger_idem_shard = 0;
-int			trigger_idem_max_payload_size = 10 * 1024;
-int			trigger_idem_max_metadata_size = 256;
-int			trigger_idem_max_tags = 10;
 bool		trigger_idem_notify = false;
 int			trigger_idem_runs_per_commit = 1;
 static char *environment_setting = NULL;
@@ -60,27 +61,6 @@ _PG_init(void)
 							0, 0, SHARD_MAX,
 							PGC_SIGHUP, 0,
 							NULL, NULL, NULL);
-	DefineCustomIntVariable("trigger_idem.max_payload_size",
-							"Largest payload of a run.",
-							NULL,
-							&trigger_idem_max_payload_size,
-							10 * 1024, 1, MAX_KILOBYTES,
-							PGC_SUSET, GUC_UNIT_KB,
-							NULL, NULL, NULL);
-	DefineCustomIntVariable("trigger_idem.max_metadata_size",
-							"Largest metadata of a run.",
-							NULL,
-							&trigger_idem_max_metadata_size,
-							256, 1, MAX_KILOBYTES,
-							PGC_SUSET, GUC_UNIT_KB,
-							NULL, NULL, NULL);
-	DefineCustomIntVariable("trigger_idem.max_tags",
-							"Most tags of a run.",
-							NULL,
-							&trigger_idem_max_tags,
-							10, 0, 1000,
-							PGC_SUSET, 0,
-							NULL, NULL, NULL);
 	DefineCustomIntVariable("trigger_idem.runs_per_commit",
 							"How many runs a session or background worker works in one transaction.",
 							"Those whose handlers are functions, and as long as all of them succeed.",
@@ -96,12 +76,16 @@ _PG_init(void)
 							 PGC_SUSET, 0,
 							 NULL, NULL, NULL);
 
+	limit_init();
 	store_init();
+	access_init();
 	task_init();
 	background_init();
 	wake_init();
+	stats_init();
 	/* of callbacks, the one that came last is called first: the fence */
 	control_init();
+	progress_init();
 	application_init();
 	current_init();
 	routine_init();

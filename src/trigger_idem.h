@@ -37,9 +37,6 @@
 
 /* trigger_idem.c */
 extern int	trigger_idem_shard;
-extern int	trigger_idem_max_payload_size;	/* kB */
-extern int	trigger_idem_max_metadata_size; /* kB */
-extern int	trigger_idem_max_tags;
 extern bool trigger_idem_notify;
 extern int	trigger_idem_runs_per_commit;
 extern const char *trigger_idem_environment(void);

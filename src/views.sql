@@ -1,20 +1,38 @@
--- What the reader of a view may see: everything for superusers, else the runs
--- and keys that the reader's roles have triggered in environments open to them,
--- and those of tasks they own.  Asked once per query, by scalar subqueries.
+-- What the reader of a view may see: what was granted to him, in environments that
+-- are open to him, and everything of tasks that he owns; access.c has the same rules
+-- for functions.  Asked once per query, by scalar subqueries.
 CREATE VIEW trigger_idem.reader AS
 SELECT
-	(SELECT r.rolsuper FROM pg_catalog.pg_roles r
-	 WHERE r.rolname OPERATOR(pg_catalog.=) CURRENT_USER) AS sees_all,
+	-- superusers and the owner of the extension
+	(SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE') FROM pg_catalog.pg_class c
+	 WHERE c.oid OPERATOR(pg_catalog.=) 'trigger_idem.run'::pg_catalog.regclass) AS sees_all,
 	ARRAY(SELECT r.rolname::pg_catalog.text FROM pg_catalog.pg_roles r
 		  WHERE pg_catalog.pg_has_role(r.oid, 'MEMBER')) AS roles,
 	ARRAY(SELECT t.task_id FROM trigger_idem.task t JOIN pg_catalog.pg_roles r
 		  ON r.rolname OPERATOR(pg_catalog.=) t.owner::pg_catalog.name
 		  WHERE pg_catalog.pg_has_role(r.oid, 'MEMBER')) AS tasks,
+	-- of the next two, an empty one stands for all tasks
+	ARRAY(SELECT e.task_id FROM trigger_idem.access_entry e JOIN pg_catalog.pg_roles r
+		  ON r.rolname OPERATOR(pg_catalog.=) e.role::pg_catalog.name
+		  WHERE e.access OPERATOR(pg_catalog.<>) 'trigger'
+			AND pg_catalog.pg_has_role(r.oid, 'USAGE')
+			AND pg_catalog.has_schema_privilege(r.oid, 'trigger_idem', 'USAGE')) AS monitored_tasks,
+	ARRAY(SELECT e.task_id FROM trigger_idem.access_entry e JOIN pg_catalog.pg_roles r
+		  ON r.rolname OPERATOR(pg_catalog.=) e.role::pg_catalog.name
+		  WHERE e.access OPERATOR(pg_catalog.<>) 'monitor'
+			AND pg_catalog.pg_has_role(r.oid, 'USAGE')
+			AND pg_catalog.has_schema_privilege(r.oid, 'trigger_idem', 'USAGE')) AS triggered_tasks,
+	EXISTS(SELECT FROM trigger_idem.access_entry e JOIN pg_catalog.pg_roles r
+		  ON r.rolname OPERATOR(pg_catalog.=) e.role::pg_catalog.name
+		  WHERE e.access OPERATOR(pg_catalog.=) 'admin' AND e.task_id OPERATOR(pg_catalog.=) ''
+			AND pg_catalog.pg_has_role(r.oid, 'USAGE')
+			AND pg_catalog.has_schema_privilege(r.oid, 'trigger_idem', 'USAGE')) AS is_admin,
 	ARRAY(SELECT v.environment FROM trigger_idem.environment v
 		  WHERE v.role IS NOT NULL AND NOT EXISTS (
 			  SELECT FROM pg_catalog.pg_roles r
 			  WHERE r.rolname OPERATOR(pg_catalog.=) v.role::pg_catalog.name
 				AND pg_catalog.pg_has_role(r.oid, 'MEMBER'))) AS closed_environments;
+COMMENT ON VIEW trigger_idem.reader IS 'What the reader of the other views may see';
 
 CREATE VIEW trigger_idem.runs WITH (security_barrier) AS
 SELECT
@@ -57,14 +75,22 @@ SELECT
 		THEN 'the task was dropped; the run waits until task_create() makes it again'
 	END AS held_because,
 	r.concurrency_key,
-	r.ttl
+	r.ttl,
+	r.run_at AS first_run_at,
+	(SELECT pg_catalog.encode(k.idempotency_key, 'hex') FROM trigger_idem.idempotency_key k
+	 WHERE k.key_id OPERATOR(pg_catalog.=) r.key_id
+		AND k.run_id OPERATOR(pg_catalog.=) r.run_id) AS idempotency_key_hex
 FROM trigger_idem.run r
 	LEFT JOIN trigger_idem.queue_entry e ON e.run_id OPERATOR(pg_catalog.=) r.run_id
 	LEFT JOIN trigger_idem.task t ON t.task_id OPERATOR(pg_catalog.=) r.task_id
 WHERE (SELECT me.sees_all FROM trigger_idem.reader me)
 	OR r.task_id OPERATOR(pg_catalog.=) ANY ((SELECT me.tasks FROM trigger_idem.reader me)::pg_catalog.text[])
-	OR (r.triggered_by OPERATOR(pg_catalog.=) ANY ((SELECT me.roles FROM trigger_idem.reader me)::pg_catalog.text[])
-		AND r.environment OPERATOR(pg_catalog.<>) ALL ((SELECT me.closed_environments FROM trigger_idem.reader me)::pg_catalog.text[]));
+	OR (r.environment OPERATOR(pg_catalog.<>) ALL ((SELECT me.closed_environments FROM trigger_idem.reader me)::pg_catalog.text[])
+		AND ((SELECT '' OPERATOR(pg_catalog.=) ANY (me.monitored_tasks) FROM trigger_idem.reader me)
+			OR r.task_id OPERATOR(pg_catalog.=) ANY ((SELECT me.monitored_tasks FROM trigger_idem.reader me)::pg_catalog.text[])
+			OR (r.triggered_by OPERATOR(pg_catalog.=) ANY ((SELECT me.roles FROM trigger_idem.reader me)::pg_catalog.text[])
+				AND ((SELECT '' OPERATOR(pg_catalog.=) ANY (me.triggered_tasks) FROM trigger_idem.reader me)
+					OR r.task_id OPERATOR(pg_catalog.=) ANY ((SELECT me.triggered_tasks FROM trigger_idem.reader me)::pg_catalog.text[])))));
 COMMENT ON VIEW trigger_idem.runs IS 'Runs, each with where it stands';
 
 CREATE VIEW trigger_idem.attempts WITH (security_barrier) AS
@@ -82,20 +108,39 @@ FROM (
 WHERE EXISTS (SELECT FROM trigger_idem.runs r WHERE r.run_id OPERATOR(pg_catalog.=) a.run_id);
 COMMENT ON VIEW trigger_idem.attempts IS 'Attempts of runs, the executing ones included';
 
-CREATE VIEW trigger_idem.steps WITH (security_barrier) AS
+-- A UNION ALL at the top of a view is no barrier: the planner flattens it, and pushes the
+-- reader's conditions into its parts.  So these are barriers of their own.
+CREATE VIEW trigger_idem.run_steps WITH (security_barrier) AS
 SELECT s.run_id, s.path AS step, s.path[pg_catalog.array_upper(s.path, 1)] AS key,
 	pg_catalog.encode(s.step_id, 'hex') AS idempotency_key, s.output, s.attempt,
-	s.started_at, s.finished_at, 'run'::pg_catalog.text AS scope, NULL::timestamptz AS expires_at
+	s.started_at, s.finished_at, 'run'::pg_catalog.text AS scope, NULL::pg_catalog.timestamptz AS expires_at,
+	(SELECT pg_catalog.count(*)::pg_catalog.int4 FROM trigger_idem.attempt a
+	 WHERE a.run_id OPERATOR(pg_catalog.=) s.run_id AND a.attempt OPERATOR(pg_catalog.>) s.attempt
+		AND pg_catalog.substr(s.step_id, 1, 8) OPERATOR(pg_catalog.=) ANY (a.replayed)) AS replayed
 FROM trigger_idem.step s
-WHERE EXISTS (SELECT FROM trigger_idem.runs r WHERE r.run_id OPERATOR(pg_catalog.=) s.run_id)
-UNION ALL
-SELECT g.run_id, g.path, g.path[pg_catalog.array_upper(g.path, 1)],
-	pg_catalog.encode(g.step_id, 'hex'), g.output, g.attempt,
-	g.started_at, g.finished_at, 'global', g.expires_at
+WHERE EXISTS (SELECT FROM trigger_idem.runs r WHERE r.run_id OPERATOR(pg_catalog.=) s.run_id);
+COMMENT ON VIEW trigger_idem.run_steps IS 'Finished steps of scope run, for the view steps';
+
+CREATE VIEW trigger_idem.global_steps WITH (security_barrier) AS
+SELECT g.run_id, g.path AS step, g.path[pg_catalog.array_upper(g.path, 1)] AS key,
+	pg_catalog.encode(g.step_id, 'hex') AS idempotency_key, g.output, g.attempt,
+	g.started_at, g.finished_at, 'global'::pg_catalog.text AS scope, g.expires_at,
+	NULL::pg_catalog.int4 AS replayed
 FROM trigger_idem.global_step g
 WHERE (SELECT me.sees_all FROM trigger_idem.reader me)
-	OR (g.role OPERATOR(pg_catalog.=) ANY ((SELECT me.roles FROM trigger_idem.reader me)::pg_catalog.text[])
-		AND g.environment OPERATOR(pg_catalog.<>) ALL ((SELECT me.closed_environments FROM trigger_idem.reader me)::pg_catalog.text[]));
+	OR (g.environment OPERATOR(pg_catalog.<>) ALL ((SELECT me.closed_environments FROM trigger_idem.reader me)::pg_catalog.text[])
+		AND ((SELECT '' OPERATOR(pg_catalog.=) ANY (me.monitored_tasks) FROM trigger_idem.reader me)
+			OR g.role OPERATOR(pg_catalog.=) ANY ((SELECT me.roles FROM trigger_idem.reader me)::pg_catalog.text[])));
+COMMENT ON VIEW trigger_idem.global_steps IS 'Finished steps of scope global, for the view steps';
+
+CREATE VIEW trigger_idem.steps WITH (security_barrier) AS
+SELECT s.run_id, s.step, s.key, s.idempotency_key, s.output, s.attempt, s.started_at, s.finished_at,
+	s.scope, s.expires_at, s.replayed
+FROM trigger_idem.run_steps s
+UNION ALL
+SELECT g.run_id, g.step, g.key, g.idempotency_key, g.output, g.attempt, g.started_at, g.finished_at,
+	g.scope, g.expires_at, g.replayed
+FROM trigger_idem.global_steps g;
 COMMENT ON VIEW trigger_idem.steps IS 'Finished steps and their outputs';
 
 CREATE VIEW trigger_idem.waits WITH (security_barrier) AS
@@ -109,8 +154,9 @@ CREATE VIEW trigger_idem.wait_tokens WITH (security_barrier) AS
 SELECT k.token, k.environment, k.created_by, k.created_at, k.expires_at, k.completed_at, k.output
 FROM trigger_idem.wait_token k
 WHERE (SELECT me.sees_all FROM trigger_idem.reader me)
-	OR (k.created_by OPERATOR(pg_catalog.=) ANY ((SELECT me.roles FROM trigger_idem.reader me)::pg_catalog.text[])
-		AND k.environment OPERATOR(pg_catalog.<>) ALL ((SELECT me.closed_environments FROM trigger_idem.reader me)::pg_catalog.text[]));
+	OR (k.environment OPERATOR(pg_catalog.<>) ALL ((SELECT me.closed_environments FROM trigger_idem.reader me)::pg_catalog.text[])
+		AND ((SELECT '' OPERATOR(pg_catalog.=) ANY (me.monitored_tasks) FROM trigger_idem.reader me)
+			OR k.created_by OPERATOR(pg_catalog.=) ANY ((SELECT me.roles FROM trigger_idem.reader me)::pg_catalog.text[])));
 COMMENT ON VIEW trigger_idem.wait_tokens IS 'Tokens that runs can wait for';
 
 CREATE VIEW trigger_idem.idempotency_keys WITH (security_barrier) AS
@@ -119,11 +165,15 @@ SELECT k.environment, k.task_id, pg_catalog.encode(k.idempotency_key, 'hex') AS 
 FROM trigger_idem.idempotency_key k
 WHERE (SELECT me.sees_all FROM trigger_idem.reader me)
 	OR k.task_id OPERATOR(pg_catalog.=) ANY ((SELECT me.tasks FROM trigger_idem.reader me)::pg_catalog.text[])
-	OR (k.triggered_by OPERATOR(pg_catalog.=) ANY ((SELECT me.roles FROM trigger_idem.reader me)::pg_catalog.text[])
-		AND k.environment OPERATOR(pg_catalog.<>) ALL ((SELECT me.closed_environments FROM trigger_idem.reader me)::pg_catalog.text[]));
+	OR (k.environment OPERATOR(pg_catalog.<>) ALL ((SELECT me.closed_environments FROM trigger_idem.reader me)::pg_catalog.text[])
+		AND ((SELECT '' OPERATOR(pg_catalog.=) ANY (me.monitored_tasks) FROM trigger_idem.reader me)
+			OR k.task_id OPERATOR(pg_catalog.=) ANY ((SELECT me.monitored_tasks FROM trigger_idem.reader me)::pg_catalog.text[])
+			OR (k.triggered_by OPERATOR(pg_catalog.=) ANY ((SELECT me.roles FROM trigger_idem.reader me)::pg_catalog.text[])
+				AND ((SELECT '' OPERATOR(pg_catalog.=) ANY (me.triggered_tasks) FROM trigger_idem.reader me)
+					OR k.task_id OPERATOR(pg_catalog.=) ANY ((SELECT me.triggered_tasks FROM trigger_idem.reader me)::pg_catalog.text[])))));
 COMMENT ON VIEW trigger_idem.idempotency_keys IS 'Idempotency keys that are taken, and by which run';
 
-CREATE VIEW trigger_idem.tasks AS
+CREATE VIEW trigger_idem.tasks WITH (security_barrier) AS
 SELECT t.task_id,
 	CASE WHEN t.handler_name IS NOT NULL
 		THEN pg_catalog.format('%I.%I', t.handler_schema, t.handler_name) END AS handler,
@@ -132,8 +182,21 @@ SELECT t.task_id,
 	t.idempotency_group, t.on_payload_mismatch, t.concurrency_limit, t.idempotency_key_required,
 	t.created_at
 FROM trigger_idem.task t
-WHERE t.dropped_at IS NULL;
+WHERE t.dropped_at IS NULL
+	AND ((SELECT me.sees_all FROM trigger_idem.reader me)
+		OR t.owner OPERATOR(pg_catalog.=) ANY ((SELECT me.roles FROM trigger_idem.reader me)::pg_catalog.text[])
+		OR t.run_as OPERATOR(pg_catalog.=) ANY ((SELECT me.roles FROM trigger_idem.reader me)::pg_catalog.text[])
+		OR (SELECT '' OPERATOR(pg_catalog.=) ANY (me.monitored_tasks OPERATOR(pg_catalog.||) me.triggered_tasks)
+			FROM trigger_idem.reader me)
+		OR t.task_id OPERATOR(pg_catalog.=) ANY ((SELECT me.monitored_tasks OPERATOR(pg_catalog.||) me.triggered_tasks
+			FROM trigger_idem.reader me)::pg_catalog.text[]));
 COMMENT ON VIEW trigger_idem.tasks IS 'Tasks and their settings';
+
+-- The unfinished runs that the reader may see
+CREATE VIEW trigger_idem.queued_runs WITH (security_barrier) AS
+SELECT e.queue, s.status, s.run_at
+FROM trigger_idem.queue_entry e JOIN trigger_idem.runs s ON s.run_id OPERATOR(pg_catalog.=) e.run_id;
+COMMENT ON VIEW trigger_idem.queued_runs IS 'Unfinished runs that the reader may see, for the view queues';
 
 CREATE VIEW trigger_idem.queues WITH (security_barrier) AS
 SELECT q.queue,
@@ -144,13 +207,10 @@ SELECT q.queue,
 	pg_catalog.count(*) FILTER (WHERE r.status OPERATOR(pg_catalog.=) 'waiting') AS waiting,
 	pg_catalog.min(r.run_at) FILTER (WHERE r.status OPERATOR(pg_catalog.=) 'queued') AS oldest_due
 FROM (
-	SELECT queue FROM trigger_idem.paused_queue
-	UNION SELECT queue FROM trigger_idem.task WHERE dropped_at IS NULL
-	UNION SELECT queue FROM trigger_idem.queue_entry) q
-	LEFT JOIN (
-		SELECT e.queue, s.status, s.run_at
-		FROM trigger_idem.queue_entry e JOIN trigger_idem.runs s ON s.run_id OPERATOR(pg_catalog.=) e.run_id) r
-	ON r.queue OPERATOR(pg_catalog.=) q.queue
+	SELECT p.queue FROM trigger_idem.paused_queue p
+	UNION SELECT t.queue FROM trigger_idem.tasks t
+	UNION SELECT u.queue FROM trigger_idem.queued_runs u) q
+	LEFT JOIN trigger_idem.queued_runs r ON r.queue OPERATOR(pg_catalog.=) q.queue
 GROUP BY q.queue;
 COMMENT ON VIEW trigger_idem.queues IS 'Queues, and how many runs stand in each';
 
@@ -161,8 +221,12 @@ SELECT s.schedule_id, s.environment, s.cron, s.task_id, s.catch_up, s.last_tick,
 FROM trigger_idem.schedule s
 WHERE (SELECT me.sees_all FROM trigger_idem.reader me)
 	OR s.task_id OPERATOR(pg_catalog.=) ANY ((SELECT me.tasks FROM trigger_idem.reader me)::pg_catalog.text[])
-	OR (s.owner OPERATOR(pg_catalog.=) ANY ((SELECT me.roles FROM trigger_idem.reader me)::pg_catalog.text[])
-		AND s.environment OPERATOR(pg_catalog.<>) ALL ((SELECT me.closed_environments FROM trigger_idem.reader me)::pg_catalog.text[]));
+	OR (s.environment OPERATOR(pg_catalog.<>) ALL ((SELECT me.closed_environments FROM trigger_idem.reader me)::pg_catalog.text[])
+		AND ((SELECT '' OPERATOR(pg_catalog.=) ANY (me.monitored_tasks) FROM trigger_idem.reader me)
+			OR s.task_id OPERATOR(pg_catalog.=) ANY ((SELECT me.monitored_tasks FROM trigger_idem.reader me)::pg_catalog.text[])
+			OR (s.owner OPERATOR(pg_catalog.=) ANY ((SELECT me.roles FROM trigger_idem.reader me)::pg_catalog.text[])
+				AND ((SELECT '' OPERATOR(pg_catalog.=) ANY (me.triggered_tasks) FROM trigger_idem.reader me)
+					OR s.task_id OPERATOR(pg_catalog.=) ANY ((SELECT me.triggered_tasks FROM trigger_idem.reader me)::pg_catalog.text[])))));
 COMMENT ON VIEW trigger_idem.schedules IS 'Schedules, their last and next ticks';
 
 CREATE VIEW trigger_idem.environments AS
@@ -170,3 +234,12 @@ SELECT 'default'::pg_catalog.text AS environment, NULL::pg_catalog.text AS role
 UNION ALL
 SELECT v.environment, v.role FROM trigger_idem.environment v;
 COMMENT ON VIEW trigger_idem.environments IS 'Environments and the roles whose members may use them';
+
+CREATE VIEW trigger_idem.grants WITH (security_barrier) AS
+SELECT e.role, e.access, CASE WHEN e.task_id OPERATOR(pg_catalog.<>) '' THEN e.task_id END AS task_id,
+	e.granted_by, e.granted_at
+FROM trigger_idem.access_entry e
+WHERE (SELECT me.sees_all OR me.is_admin FROM trigger_idem.reader me)
+	OR e.role OPERATOR(pg_catalog.=) ANY ((SELECT me.roles FROM trigger_idem.reader me)::pg_catalog.text[])
+	OR e.task_id OPERATOR(pg_catalog.=) ANY ((SELECT me.tasks FROM trigger_idem.reader me)::pg_catalog.text[]);
+COMMENT ON VIEW trigger_idem.grants IS 'Who was granted what by access_grant(), for one task or (NULL) for all';

@@ -281,7 +281,7 @@ wait_keyless_key(const char *task_id, pg_uuid_t *keyless)
 	const Key  *around = step_around();
 	text	   *parts[3];
 
-	wait_identify("keyless", task_id, strlen(task_id), 0, keyless);
+	wait_identify("keyless", task_id, (int) strlen(task_id), 0, keyless);
 	parts[0] = cstring_to_text(task_id);
 	parts[1] = cstring_to_text(psprintf("%d", wait_count(keyless)));
 	if (around)

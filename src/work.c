@@ -59,6 +59,7 @@
 #include "compat.h"
 #include "current.h"
 #include "environment.h"
+#include "limit.h"
 #include "failure.h"
 #include "routine.h"
 #include "run.h"
@@ -277,6 +278,7 @@ work_execute(Work *work, const ClaimedRun *claimed, CurrentRun *run, bool in_gro
 	AttemptResult result = {.end = ATTEMPT_COMPLETED,.retry_after_ms = RETRY_AS_TASK_SAYS};
 	const Task *task;
 	Handler		handler;
+	NullableDatum made;
 	Datum		output;
 	bool		isnull;
 
@@ -290,6 +292,9 @@ work_execute(Work *work, const ClaimedRun *claimed, CurrentRun *run, bool in_gro
 	current_run_set(run);
 	handler_begins(task);
 	output = handler_call(&handler, claimed->payload, claimed->payload_isnull, &isnull);
+	made.value = output;
+	made.isnull = isnull;
+	limit_output("output of the run", made);
 	MemoryContextSwitchTo(work->attempt_context);
 	/* it may have caught the error by which it was to be left */
 	wait_check_not_begun();
@@ -303,8 +308,7 @@ work_execute(Work *work, const ClaimedRun *claimed, CurrentRun *run, bool in_gro
 	current_run_clear();
 
 	result.output = isnull ? NULL : DatumGetJsonbP(output);
-	result.steps_done = run->steps_done;
-	result.steps_replayed = run->steps_replayed;
+	step_count(run, &result);
 	if (!run_end_attempt(&run->run_id, run->attempt, &result, NULL))
 		current_stale_error(&run->run_id, run->attempt);
 	return EXECUTED;
@@ -344,8 +348,7 @@ work_record_failure(Work *work, const CurrentRun *run, const ErrorData *error)
 	else if (error->sqlerrcode == ERRCODE_ABORT_RUN)
 		result.end = ATTEMPT_ABORTED;
 	result.error = duration_is_over ? failure_timed_out() : failure_from_error(error);
-	result.steps_done = run->steps_done;
-	result.steps_replayed = run->steps_replayed;
+	step_count(run, &result);
 	work_use_read_committed();
 	if (run_end_attempt(&run->run_id, run->attempt, &result, NULL))
 		suspend_record_remembered(run);
@@ -373,8 +376,7 @@ work_suspend(Work *work, CurrentRun *run)
 	AttemptResult result = {.retry_after_ms = RETRY_AS_TASK_SAYS};
 	ErrorData  *volatile error = NULL;
 
-	result.steps_done = run->steps_done;
-	result.steps_replayed = run->steps_replayed;
+	step_count(run, &result);
 	PortalContext = work->attempt_context;
 	handler_is_running = true;
 	if (work_stop)
@@ -560,6 +562,8 @@ work_group(Work *work, List *claimed, int from, int size, ErrorData **interrupt)
 				break;
 			if (work_leave_attempt())
 				current_stale_error(&run->run_id, run->attempt);
+			/* the next one is not to be who this one has become */
+			(void) settings_restore(work->settings);
 			executed += how == EXECUTED;
 			count++;
 		}
@@ -737,7 +741,7 @@ work_arguments(FunctionCallInfo fcinfo, Claimer *claimer)
 		identifier_check("queue", claimer->queue);
 	}
 	if (!PG_ARGISNULL(2))
-		claimer->environment = pstrdup(environment_choose(PG_GETARG_TEXT_PP(2)));
+		claimer->environment = environment_to_work(PG_GETARG_TEXT_PP(2));
 	claimer->worker_id = psprintf("backend %d", MyProcPid);
 }
 
@@ -790,6 +794,7 @@ work_everything(const char *worker_id)
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
+	work_require_own_role();
 	portal = CreatePortal("trigger_idem", true, true);
 	portal->visible = false;
 	PortalDefineQuery(portal, NULL, "trigger_idem", CMDTAG_CALL, NIL, NULL);

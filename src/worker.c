@@ -72,6 +72,7 @@ typedef struct SignOfLife
 	int			attempt;		/* 0: nothing */
 	TimestampTz began_at;		/* that attempt */
 	bool		is_canceled;
+	Progress	progress;		/* of that attempt */
 	int			hand_size;
 	int			hand_next;		/* where to look first */
 	HandSlot	hand[WORKER_HAND_MAX];
@@ -209,11 +210,12 @@ worker_begin_attempt(const pg_uuid_t *run_id, int attempt, int64 lease_ms)
 	if (is_ours)
 	{
 		slot->has_begun = true;
-		my_sign->hand_next = slot - my_sign->hand + 1;
+		my_sign->hand_next = (int) (slot - my_sign->hand) + 1;
 		my_sign->run_id = *run_id;
 		my_sign->attempt = attempt;
 		my_sign->began_at = now;
 		my_sign->is_canceled = false;
+		my_sign->progress.at = 0;
 	}
 	SpinLockRelease(&my_sign->mutex);
 	if (!is_ours)
@@ -247,6 +249,15 @@ worker_end_attempt(void)
 		QueryCancelPending = false;
 	}
 	return is_canceled;
+}
+
+/* Show how far the attempt that we execute has come. */
+void
+worker_set_progress(const Progress *progress)
+{
+	SpinLockAcquire(&my_sign->mutex);
+	my_sign->progress = *progress;
+	SpinLockRelease(&my_sign->mutex);
 }
 
 /* Stop showing it; called on error too. */
@@ -324,6 +335,32 @@ worker_cancel(dsm_segment *segment, const pg_uuid_t *run_id, int attempt)
 		kill(sign->pid, SIGINT);
 	}
 	SpinLockRelease(&sign->mutex);
+}
+
+/*
+ * How far has the worker named by token come with an attempt?  False when it does
+ * not execute that, or has not said.
+ */
+bool
+worker_read_progress(int64 token, const pg_uuid_t *run_id, int attempt, Progress *progress)
+{
+	bool		was_attached = dsm_find_mapping((dsm_handle) ((uint64) token >> 32)) != NULL;
+	dsm_segment *segment = worker_attach_token(token);
+	SignOfLife *sign;
+	bool		found;
+
+	if (segment == NULL)
+		return false;
+	sign = dsm_segment_address(segment);
+	SpinLockAcquire(&sign->mutex);
+	found = sign->attempt == attempt && sign->progress.at != 0 &&
+		memcmp(&sign->run_id, run_id, sizeof(pg_uuid_t)) == 0;
+	if (found)
+		*progress = sign->progress;
+	SpinLockRelease(&sign->mutex);
+	if (!was_attached)
+		worker_detach(segment);
+	return found;
 }
 
 /* Has the worker been seen within this time?  We see ourselves. */

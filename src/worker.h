@@ -28,7 +28,21 @@ typedef enum WorkerAnswer
 	WORKER_GIVES,				/* it has not begun, and never will */
 } WorkerAnswer;
 
+/* What an attempt has told of its progress */
+#define PROGRESS_MESSAGE_BYTES 800
+
+typedef struct Progress
+{
+	TimestampTz at;				/* 0: nothing */
+	double		fraction;
+	int			length;			/* of the message; -1: none */
+	char		message[PROGRESS_MESSAGE_BYTES];
+} Progress;
+
 extern int64 worker_begin(void);
+extern void worker_set_progress(const Progress *progress);
+extern bool worker_read_progress(int64 token, const pg_uuid_t *run_id, int attempt,
+								 Progress *progress);
 extern void worker_end(void);
 extern void worker_hand_clear(void);
 extern void worker_hand_restart(void);

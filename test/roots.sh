@@ -20,7 +20,7 @@ root_of() {
 # installed, for it depends on a whole clang.
 root_packages() {
 	printf '%s,' "postgresql-$1" "postgresql-$1-pgtap" "postgresql-$1-cron" "postgresql-plpython3-$1" "postgresql-plperl-$1" \
-		libtap-parser-sourcehandler-pgtap-perl libipc-run-perl make gcc libc6-dev libpq-dev libssl-dev procps pgbouncer
+		libtap-parser-sourcehandler-pgtap-perl libipc-run-perl make gcc libc6-dev libpq-dev libssl-dev procps pgbouncer python3
 	printf 'nodejs,node-pg\n'
 }
 

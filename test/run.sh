@@ -4,8 +4,9 @@
 #	test/run.sh [15 [SUITE]...]	on the machine's own
 #	test/run.sh 17 [SUITE]...	in a minimal Debian root that is made for it; 18, 19 too
 #
-# Suites are regress, hostile, isolation, pgtap, examples, tap and tap/FILE.pl; all
-# of them where none is named.
+# Suites are static, regress, hostile, isolation, pgtap, examples, fuzz, dashboard, tap
+# and tap/FILE.pl; where none is named, all of them on 15, and on others all but static
+# and dashboard, which look at what is the same there.
 #
 # Installs the packages that it needs with apt-get (through sudo when not root),
 # builds from a copy of the checkout, and runs everything on throw-away servers
@@ -21,26 +22,30 @@ checkout=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=test/roots.sh
 . "$checkout/test/roots.sh"
 
-# A Node that is there will do; Debian's npm would bring hundreds of packages.
-node_packages=()
-command -v npm >/dev/null || node_packages=(nodejs node-pg)
+# A Node that is there will do.  Debian's npm brings hundreds of packages, but what
+# drives the browser and what judges its pages are in npm's registry alone.
+node_packages=(chromium)
+command -v npm >/dev/null || node_packages+=(nodejs npm)
 
 # run_suites VERSION [SUITE]...: on what is installed here
 run_suites() {
 	local version=$1 suite
 	shift
-	[ "$#" -gt 0 ] || set -- regress hostile isolation pgtap examples tap
+	[ "$#" -gt 0 ] || set -- "${suites[@]}"
 	make_workplace
 	use_server "$version" "/usr/lib/postgresql/$version/bin"
 	step "build" "$version" test_build
 	start_server
 	for suite in "$@"; do
 		case $suite in
+		static) step "static checks" "$version" test_static ;;
 		regress) step "regression suite" "$version" test_regress ;;
 		hostile) step "regression suite, hostile objects" "$version" test_hostile ;;
 		isolation) step "isolation specs" "$version" test_isolation ;;
 		pgtap) step "pgTAP" "$version" test_pgtap ;;
 		examples) step "examples of applications" "$version" test_examples ;;
+		fuzz) step "fuzz of every function's arguments" "$version" test_fuzz ;;
+		dashboard) step "dashboard in a browser" "$version" test_dashboard ;;
 		tap) step "TAP tests" "$version" test_tap ;;
 		tap/*.pl) step "$suite" "$version" test_tap "$source/test/$suite" ;;
 		*) check "there is a suite $suite" false ;;
@@ -56,10 +61,13 @@ case $version in
 15)
 	need_packages postgresql-15 postgresql-server-dev-15 postgresql-15-pgtap \
 		postgresql-plpython3-15 postgresql-plperl-15 postgresql-15-cron \
-		libtap-parser-sourcehandler-pgtap-perl libipc-run-perl make gcc libc6-dev clang perl pgbouncer "${node_packages[@]}"
+		libtap-parser-sourcehandler-pgtap-perl libipc-run-perl make gcc libc6-dev clang perl pgbouncer "${node_packages[@]}" \
+		clang-tidy cppcheck shellcheck python3-pglast libpq5
+	suites=(static regress hostile isolation pgtap examples fuzz dashboard tap)
 	run_suites 15 "$@"
 	;;
 --installed)
+	suites=(regress hostile isolation pgtap examples fuzz tap)
 	run_suites "$@"
 	;;
 17 | 18 | 19)

@@ -78,10 +78,12 @@ run_psql() {
 }
 
 # The server must have met nothing that should not happen.
+log_is_clean() {
+	! grep -E "XX000|PANIC|TRAP|terminated by signal|WARNING:.*(leak|not closed|reference)" "$work/data/server.log"
+}
+
 test_server_log() {
-	# shellcheck disable=SC2016 # the inner shell's
-	check "no internal error, failed assertion or crash" \
-		sh -c '! grep -E "XX000|PANIC|TRAP|terminated by signal|WARNING:.*(leak|not closed|reference)" "$1"' _ "$work/data/server.log"
+	check "no internal error, failed assertion or crash" log_is_clean
 }
 
 # ---------- Suites ----------
@@ -164,6 +166,40 @@ test_examples() {
 	as_user env PATH="$pg_bin:$PATH" PGHOST="$socket" PGUSER=postgres PGDATABASE=postgres \
 		"$source/test/examples.sh" >"$log/examples" 2>&1 || status=$?
 	count_tests "$log/examples" "$status" '^ok ' '^not ok '
+}
+
+test_static() {
+	local status=0
+	PG_CONFIG=$pg_config "$checkout/test/static.sh" >"$log/static" 2>&1 || status=$?
+	count_tests "$log/static" "$status" '^ok ' '^not ok '
+	[ "$status" -eq 0 ] || grep '^#' "$log/static" | head -n 100
+}
+
+test_fuzz() {
+	local status=0
+	as_user env PGHOST="$socket" PGUSER=postgres PGDATABASE=postgres \
+		/usr/bin/python3 "$source/test/fuzz/fuzz.py" >"$log/fuzz" 2>&1 || status=$?
+	grep '^# seed' "$log/fuzz" || true
+	count_tests "$log/fuzz" "$status" '^ok ' '^not ok '
+	[ "$status" -eq 0 ] || grep '^#' "$log/fuzz" | head -n 100
+}
+
+test_dashboard() {
+	local status=0
+	mkdir -p "$work/npm"
+	cp "$source/test/dashboard/package.json" "$work/npm"
+	give "$work/npm"
+	as_user npm install --silent --no-audit --no-fund --cache "$work/npm/cache" --prefix "$work/npm" >"$log/npm" 2>&1 || {
+		cat "$log/npm"
+		return 1
+	}
+	as_user env PATH="$pg_bin:$PATH" PGHOST="$socket" PGUSER=postgres PGDATABASE=postgres \
+		"$source/test/dashboard.sh" "$work/npm/node_modules" "$work/screenshots" >"$log/dashboard" 2>&1 || status=$?
+	count_tests "$log/dashboard" "$status" '^ok ' '^not ok '
+	# to look at; a checkout that cannot be written to goes without
+	if mkdir -p "$checkout/screenshots" 2>/dev/null; then
+		cp "$work/screenshots"/*.png "$checkout/screenshots" || true
+	fi
 }
 
 # TAP tests start their own servers.  test_tap [FILE]...: all, or these

@@ -122,7 +122,7 @@ sleepers_sleep $((sleepers - 1))
 for ((round = 1; round <= rounds; round++)); do empty_claim empty_sleepers; done
 
 first() {
-	awk '{ print $1 }' "$dir/result.$1" | median
+	median <(awk '{ print $1 }' "$dir/result.$1")
 }
 
 ratio() {
@@ -139,7 +139,7 @@ row='%-50s %12s %12s  %6s  %s\n'
 	printf "$row" 'Seconds' "$((2 * parents)) runs" "$parents waits" ratio ''
 	printf "$row" 'plain runs; parents that wait for a child each' "$(first plain)" "$(first waits)" "$(ratio "$(first waits)" "$(first plain)")" 'target 3'
 	printf "$row" 'Milliseconds' p50 p99 '' ''
-	printf "$row" "end of the child to its parent going on" "$(first latency)" "$(awk '{ print $2 }' "$dir/result.latency" | median)" '' 'target 2 (p50)'
+	printf "$row" "end of the child to its parent going on" "$(first latency)" "$(median <(awk '{ print $2 }' "$dir/result.latency"))" '' 'target 2 (p50)'
 	printf "$row" 'Empty claims a second' '1 sleeps' "$sleepers sleep" ratio ''
 	printf "$row" 'CALL work() with nothing due' "$(first empty_one | cut -d. -f1)" "$(first empty_sleepers | cut -d. -f1)" "$(ratio "$(first empty_one)" "$(first empty_sleepers)")" 'target 1'
 	printf "$row" 'the same, and without any run in the queue' "$(first empty_none | cut -d. -f1)" '' '' ''

@@ -127,11 +127,11 @@ for ((round = 1; round <= rounds; round++)); do empty_claim empty_million; done
 # ---------- The table ----------
 
 first() {
-	awk '{ print $1 }' "$dir/result.$1" | median
+	median <(awk '{ print $1 }' "$dir/result.$1")
 }
 
 second() {
-	awk '{ print $2 }' "$dir/result.$1" | median
+	median <(awk '{ print $2 }' "$dir/result.$1")
 }
 
 ratio() {

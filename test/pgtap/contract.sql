@@ -11,7 +11,7 @@ SELECT set_config('search_path', (SELECT quote_ident(nspname) FROM pg_extension
 	JOIN pg_namespace n ON n.oid = extnamespace WHERE extname = 'pgtap'), true) \g /dev/null
 SET LOCAL intervalstyle = postgres;
 
-SELECT plan(255);
+SELECT plan(306);
 
 -- ---------- Functions ----------
 
@@ -34,6 +34,9 @@ INSERT INTO contract_function (kind, name, arguments, result, volatility, parall
 ('f', 'current_run_id', '', 'uuid', 's', 'r'),
 ('f', 'current_attempt', '', 'integer', 's', 'r'),
 ('f', 'environment_create', 'environment text, role regrole DEFAULT NULL::regrole', 'void', 'v', 'u'),
+('f', 'environment_drop', 'environment text', 'boolean', 'v', 'u'),
+('f', 'access_grant', 'role regrole, access text, task_id text DEFAULT NULL::text', 'void', 'v', 'u'),
+('f', 'access_revoke', 'role regrole, access text, task_id text DEFAULT NULL::text', 'void', 'v', 'u'),
 ('f', 'run_heartbeat', 'run_id uuid, attempt integer, lease_duration interval DEFAULT NULL::interval', 'timestamp with time zone', 'v', 'u'),
 ('f', 'run_enter', 'run_id uuid, attempt integer', 'void', 'v', 'u'),
 ('f', 'run_once_begin', 'run_id uuid, attempt integer, key text, OUT is_cached boolean, OUT output jsonb, OUT idempotency_key text', 'record', 'v', 'u'),
@@ -52,6 +55,10 @@ INSERT INTO contract_function (kind, name, arguments, result, volatility, parall
 ('f', 'wait_token_create', 'idempotency_key text DEFAULT NULL::text, timeout interval DEFAULT NULL::interval, environment text DEFAULT NULL::text, OUT token uuid, OUT is_cached boolean', 'record', 'v', 'u'),
 ('f', 'wait_token_complete', 'token uuid, output jsonb DEFAULT NULL::jsonb', 'boolean', 'v', 'u'),
 ('f', 'wait_for_token', 'token uuid, OUT ok boolean, OUT output jsonb', 'record', 'v', 'u'),
+('f', 'run_page', 'run_id uuid', 'text', 's', 'r'),
+('f', 'runs_page', 'filter jsonb DEFAULT ''{}''::jsonb', 'text', 's', 'r'),
+('f', 'run_progress', 'fraction double precision, message text DEFAULT NULL::text', 'void', 'v', 'u'),
+('f', 'run_progress_of', 'run_id uuid, OUT fraction double precision, OUT message text, OUT reported_at timestamp with time zone', 'record', 's', 'r'),
 ('f', 'schedule_create', 'schedule_id text, cron text, task_id text, payload jsonb DEFAULT NULL::jsonb, catch_up text DEFAULT ''none''::text, environment text DEFAULT NULL::text, cron_job boolean DEFAULT true', 'void', 'v', 'u'),
 ('f', 'schedule_drop', 'schedule_id text', 'boolean', 'v', 'u'),
 ('f', 'schedule_fire', 'schedule_id text, tick timestamp with time zone DEFAULT NULL::timestamp with time zone, OUT run_id uuid, OUT is_cached boolean', 'record', 'v', 'u'),
@@ -61,6 +68,8 @@ INSERT INTO contract_function (kind, name, arguments, result, volatility, parall
 ('f', 'batch_trigger_task', 'task_id text, items jsonb, idempotency_key text DEFAULT NULL::text, environment text DEFAULT NULL::text', 'TABLE(index integer, run_id uuid, is_cached boolean, status trigger_idem.run_status)', 'v', 'u', true),
 ('f', 'batch_trigger_task_and_wait', 'task_id text, items jsonb, idempotency_key text DEFAULT NULL::text, environment text DEFAULT NULL::text', 'TABLE(index integer, run_id uuid, is_cached boolean, status trigger_idem.run_status, output jsonb, error jsonb)', 'v', 'u', true),
 ('f', 'run_claim', 'worker_id text, queue text DEFAULT ''default''::text, max_runs integer DEFAULT 1, lease_duration interval DEFAULT NULL::interval, environment text DEFAULT NULL::text, task_ids text[] DEFAULT NULL::text[]', 'TABLE(run_id uuid, attempt integer, task_id text, payload jsonb, environment text, lease_expires_at timestamp with time zone)', 'v', 'u', true),
+('f', 'run_timeline', 'run_id uuid', 'TABLE(at timestamp with time zone, event text, attempt integer, step text[], duration interval, description text, data jsonb)', 's', 'r', true),
+('f', 'stats', '', 'TABLE(name text, label text, value double precision, since timestamp with time zone)', 'v', 'r', true),
 ('f', 'prune', 'finished_before interval DEFAULT ''30 days''::interval, batch integer DEFAULT 10000', 'TABLE(what text, removed bigint)', 'v', 'u', true);
 
 -- Each with ours of the same arguments, or at least of the same name
@@ -129,8 +138,10 @@ INSERT INTO contract_view (name, columns) VALUES
 ('waits', ARRAY['run_id uuid', 'wait text[]', 'kind text', 'target uuid', 'is_cached boolean', 'attempt integer',
 	'started_at timestamp with time zone', 'until timestamp with time zone', 'ended_at timestamp with time zone',
 	'timed_out boolean']),
+('paused_queues', ARRAY['queue text', 'paused_at timestamp with time zone']),
 ('wait_tokens', ARRAY['token uuid', 'environment text', 'created_by text', 'created_at timestamp with time zone',
-	'expires_at timestamp with time zone', 'completed_at timestamp with time zone', 'output jsonb']);
+	'expires_at timestamp with time zone', 'completed_at timestamp with time zone', 'output jsonb']),
+('grants', ARRAY['role text', 'access text', 'task_id text', 'granted_by text', 'granted_at timestamp with time zone']);
 
 -- more columns may follow those of the contract
 SELECT is((SELECT array_agg(format('%s %s', a.attname, format_type(a.atttypid, a.atttypmod)) ORDER BY a.attnum)
@@ -145,9 +156,10 @@ SELECT is(ARRAY(SELECT format('%s %s', a.attname, format_type(a.atttypid, a.attt
 			AND a.attname::text = ANY (SELECT split_part(c, ' ', 1) FROM unnest(m.columns) c) ORDER BY a.attname::text COLLATE "C"),
 	ARRAY(SELECT c FROM unnest(m.columns) c ORDER BY split_part(c, ' ', 1) COLLATE "C"), 'further columns of view ' || m.name)
 FROM (VALUES
-	(1, 'runs', ARRAY['triggered_by text', 'held_because text', 'concurrency_key text', 'ttl interval']),
+	(1, 'runs', ARRAY['triggered_by text', 'held_because text', 'concurrency_key text', 'ttl interval',
+		'first_run_at timestamp with time zone', 'idempotency_key_hex text']),
 	(2, 'attempts', ARRAY['steps_done integer', 'steps_replayed integer']),
-	(3, 'steps', ARRAY['scope text', 'expires_at timestamp with time zone']),
+	(3, 'steps', ARRAY['scope text', 'expires_at timestamp with time zone', 'replayed integer']),
 	(4, 'idempotency_keys', ARRAY['idempotency_group text', 'status trigger_idem.run_status'])) m(number, name, columns) ORDER BY m.number;
 SELECT is(c.relkind, 'v', v.name || ' is a view')
 FROM contract_view v LEFT JOIN pg_class c ON c.oid = to_regclass('trigger_idem.' || v.name)

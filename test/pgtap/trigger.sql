@@ -26,7 +26,7 @@ SELECT * FROM trigger_idem.trigger_task('pgtap one', '{"n": 1}', 'order 1') \gse
 SELECT is(:'first_is_cached'::boolean, false, 'a new key is not cached');
 SELECT is(:'first_status'::trigger_idem.run_status, 'queued', 'its run is queued');
 SELECT matches(:'first_run_id'::text, '^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab]', 'its id is a UUIDv7');
-SELECT is(to_jsonb(r) - '{created_at,run_at,idempotency_key_expires_at,run_id,triggered_by,held_because,ttl,concurrency_key}'::text[], '{
+SELECT is(to_jsonb(r) - '{created_at,run_at,idempotency_key_expires_at,run_id,triggered_by,held_because,ttl,concurrency_key,first_run_at,idempotency_key_hex}'::text[], '{
 	"environment": "default", "task_id": "pgtap one", "status": "queued", "payload": {"n": 1}, "output": null,
 	"error": null, "idempotency_key": "order 1", "idempotency_key_scope": "global", "parent_run_id": null,
 	"attempt": 0, "max_attempts": 3, "queue": "default", "priority": 0, "tags": null, "metadata": null,
@@ -45,7 +45,7 @@ SELECT is(count(DISTINCT run_id), 3::bigint, 'without a key every trigger is a r
 FROM generate_series(1, 3) n, LATERAL trigger_idem.trigger_task('pgtap one', to_jsonb(n)) WHERE NOT is_cached;
 SELECT run_id FROM trigger_idem.trigger_task('pgtap other ttl', queue => 'pgtap other', max_attempts => 2,
 	priority => 60, tags => '{red,green}', metadata => '{"source": "test"}', environment => 'pgtap environment') \gset options_
-SELECT is(to_jsonb(r) - '{created_at,run_at,run_id,triggered_by,held_because,ttl,concurrency_key}'::text[], '{
+SELECT is(to_jsonb(r) - '{created_at,run_at,run_id,triggered_by,held_because,ttl,concurrency_key,first_run_at,idempotency_key_hex}'::text[], '{
 	"environment": "pgtap environment", "task_id": "pgtap other ttl", "status": "queued", "payload": null, "output": null,
 	"error": null, "idempotency_key": null, "idempotency_key_scope": null, "idempotency_key_expires_at": null,
 	"parent_run_id": null, "attempt": 0, "max_attempts": 2, "queue": "pgtap other", "priority": 60,

@@ -26,9 +26,7 @@ $node->safe_psql('postgres', <<'EOSQL');
 CREATE ROLE app LOGIN;
 CREATE ROLE somebody_else LOGIN;
 GRANT CREATE ON SCHEMA public TO app;
-GRANT USAGE ON SCHEMA trigger_idem TO app, somebody_else;
-GRANT EXECUTE ON ALL ROUTINES IN SCHEMA trigger_idem TO app, somebody_else;
-GRANT SELECT ON trigger_idem.runs TO app;
+SELECT trigger_idem.access_grant(role, 'work') FROM unnest('{app,somebody_else}'::regrole[]) role;
 SELECT trigger_idem.environment_create('staging');
 EOSQL
 $node->safe_psql('postgres', <<'EOSQL', extra_params => [ '-U', 'app' ]);
@@ -93,7 +91,7 @@ is( $node->safe_psql(
 	'the original has runs in many states');
 
 # What the views show, as text
-my @views = ('runs', 'attempts', 'steps', 'idempotency_keys', 'tasks', 'environments');
+my @views = ('runs', 'attempts', 'steps', 'idempotency_keys', 'tasks', 'environments', 'grants');
 
 sub contents
 {

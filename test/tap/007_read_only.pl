@@ -74,6 +74,16 @@ COMMIT;
 EOSQL
 			join("\n", 't|delayed', 't|executing', '1', ('25006') x 5, 't'),
 			"$what: hits work, what must write raises 25006, no transaction id is assigned");
+		is( $node->safe_psql('postgres', <<"EOSQL"),
+BEGIN ISOLATION LEVEL $level READ ONLY;
+SELECT trigger_idem.runs_page() LIKE '%deliver_procedure</a>%', trigger_idem.runs_page('{"idempotency_key": "live"}') LIKE '%<code>live</code>%';
+SELECT bool_and(trigger_idem.run_page(run_id) LIKE '<!DOCTYPE html>%') FROM trigger_idem.runs;
+SELECT bool_and(EXISTS (SELECT FROM trigger_idem.run_timeline(run_id) WHERE event = 'triggered')) FROM trigger_idem.runs;
+SELECT count(*) > 0 FROM trigger_idem.stats();
+SELECT pg_current_xact_id_if_assigned() IS NULL;
+COMMIT;
+EOSQL
+			join("\n", 't|t', ('t') x 4), "$what: the pages are there");
 	}
 }
 

@@ -52,9 +52,7 @@ sub cron_server
 CREATE EXTENSION pg_cron;
 CREATE ROLE alice LOGIN;
 CREATE ROLE bob LOGIN;
-GRANT USAGE ON SCHEMA trigger_idem TO alice, bob;
-GRANT EXECUTE ON ALL ROUTINES IN SCHEMA trigger_idem TO alice, bob;
-GRANT SELECT ON trigger_idem.runs, trigger_idem.schedules TO alice, bob;
+SELECT trigger_idem.access_grant(role, 'work') FROM unnest('{alice,bob}'::regrole[]) role;
 GRANT USAGE ON SCHEMA cron TO alice;
 GRANT CREATE ON SCHEMA public TO alice;
 EOSQL
@@ -337,7 +335,7 @@ is($node->safe_psql('postgres', $count), '0', 'without a job there is none');
 as_alice($node, "SELECT trigger_idem.schedule_create('other', '0 0 3 1 *', 'task')");
 is(as_alice($node, "SELECT trigger_idem.schedule_drop('other')"), 't', 'a schedule is dropped');
 is($node->safe_psql('postgres', $count), '0', 'and its job with it');
-$node->safe_psql('postgres', 'CREATE ROLE carol; GRANT USAGE ON SCHEMA trigger_idem, cron TO carol; GRANT EXECUTE ON ALL ROUTINES IN SCHEMA trigger_idem TO carol');
+$node->safe_psql('postgres', 'CREATE ROLE carol; GRANT USAGE ON SCHEMA cron TO carol; SELECT trigger_idem.access_grant($$carol$$, $$work$$)');
 $node->safe_psql('postgres',
 	"SET ROLE carol; SELECT trigger_idem.schedule_create('of ' || n, '0 0 1 1 *', 'task') FROM unnest('{carol,nobody}'::text[]) n");
 $node->safe_psql('postgres', 'REVOKE USAGE ON SCHEMA cron FROM carol');

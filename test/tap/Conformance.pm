@@ -180,19 +180,18 @@ BEGIN
 	RETURN 'delivered';
 END $$;
 
--- for those who may not see a run, but wait for it
+-- for those who may not see a run any more, or not yet, but wait for it
 CREATE FUNCTION status_of(id uuid) RETURNS text LANGUAGE sql SECURITY DEFINER AS
 	'SELECT status FROM trigger_idem.runs WHERE run_id = id';
 CREATE FUNCTION count_of(task text, a_status text) RETURNS bigint LANGUAGE sql SECURITY DEFINER AS
 	'SELECT count(*) FROM trigger_idem.runs WHERE task_id = task AND status::text = a_status';
 
--- alice works, but for the tasks of bob; neither may see a run
+-- alice works, but for the tasks of bob: create_tasks() grants her that
 CREATE ROLE workers;
 GRANT pg_execute_server_program TO workers;
 CREATE ROLE alice LOGIN IN ROLE workers;
 CREATE ROLE bob LOGIN IN ROLE workers;
-GRANT USAGE ON SCHEMA trigger_idem TO workers;
-GRANT EXECUTE ON ALL ROUTINES IN SCHEMA trigger_idem TO workers;
+SELECT trigger_idem.access_grant('workers', 'trigger');
 GRANT INSERT ON effect TO workers;
 EOSQL
 
@@ -385,6 +384,8 @@ SELECT trigger_idem.task_create('deliver_alone', $handler, lease_duration => '1 
 SELECT trigger_idem.task_create('deliver_bob', $handler, lease_duration => '1 hour', run_as => 'bob');
 SELECT trigger_idem.task_create('marker', $handler, lease_duration => '1 hour', run_as => 'alice');
 SELECT trigger_idem.task_create('child');
+SELECT trigger_idem.access_grant('alice', 'work', task_id) FROM trigger_idem.tasks WHERE run_as = 'alice';
+SELECT trigger_idem.access_grant('bob', 'work', 'deliver_bob');
 EOSQL
 	return;
 }

@@ -83,6 +83,10 @@ run_valgrind() {
 
 # ---------- Undefined behaviour ----------
 
+is_defined() {
+	! grep 'runtime error' "$work/data/server.log"
+}
+
 run_undefined() {
 	need_packages postgresql-15 postgresql-server-dev-15 make gcc libc6-dev
 	make_workplace
@@ -92,7 +96,7 @@ run_undefined() {
 	start_server
 	step "undefined behaviour: regression suite" 15 test_regress
 	step "undefined behaviour: isolation specs" 15 test_isolation
-	check "there is no undefined behaviour" sh -c '! grep "runtime error" "$1"' _ "$work/data/server.log"
+	check "there is no undefined behaviour" is_defined
 	test_server_log
 }
 

@@ -7,6 +7,7 @@
 # version, result and seconds, with tabs between them.  With TRIGGER_IDEM_KEEP
 # set, logs and data stay for a look.
 
+: "${checkout:?}"
 # shellcheck source=test/setup.sh
 . "$checkout/test/setup.sh"
 

@@ -39,7 +39,7 @@ need_packages postgresql-15 postgresql-server-dev-15 make gcc libc6-dev python3 
 make_workplace
 use_server 15 /usr/lib/postgresql/15/bin
 install_build COPT="-Werror -DUSE_ASSERT_CHECKING"
-start_server -c synchronous_commit=off -c autovacuum_naptime=5
+server_options='-c synchronous_commit=off -c autovacuum_naptime=5' start_server
 [ "$#" -gt 0 ] || set -- --sequences 2000
 step "model of the state machine" 15 test_model "$@"
 test_server_log

@@ -86,7 +86,7 @@ make_workplace
 trap 'stop_pooler; clean_up' EXIT
 use_server 15 /usr/lib/postgresql/15/bin
 install_build COPT="-Werror -DUSE_ASSERT_CHECKING"
-start_server -c synchronous_commit=off
+server_options='-c synchronous_commit=off' start_server
 start_pooler
 PGPORT=$pooler_port step "PgBouncer: pgTAP" 15 test_pgtap
 step "PgBouncer: model of the state machine" 15 test_model

@@ -9,6 +9,8 @@
 # may ask for the same one at a time: who builds has its lock alone, who uses it
 # shares the lock until the process ends.
 
+: "${checkout:?}" "${cache:?}"
+
 # Where Debian has which version; 19's candidate is laid over the root of 18
 declare -A root_suite=([17]=trixie [18]=sid [19]=sid)
 

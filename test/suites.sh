@@ -60,13 +60,13 @@ test_build() {
 
 # ---------- One server for the suites that need no more ----------
 
-# start_server [OPTION]...: more options of the server
+# $server_options: more options of the server
 start_server() {
 	as_user "$pg_bin/initdb" -D "$work/data" -A trust -U postgres -E UTF8 --locale=C.UTF-8 -N >/dev/null
 	as_user tee -a "$work/data/postgresql.conf" <"$work/server.conf" >/dev/null
 	as_user "$pg_bin/pg_ctl" -D "$work/data" -l "$work/data/server.log" -s -w -t 300 \
 		-o "-c listen_addresses='' -c unix_socket_directories='$socket' -c log_min_messages=warning -c log_line_prefix='%m [%p] %e ' \
-		    -c max_prepared_transactions=10 $*" start
+		    -c max_prepared_transactions=10 ${server_options:-}" start
 }
 
 stop_server() {

@@ -7,7 +7,10 @@
 # Kept as test/roots.sh keeps the roots: built when missing or of another
 # recipe, under a lock.
 
+: "${cache:?}"
+
 # What building it needs
+# shellcheck disable=SC2034
 source_packages=(build-essential dpkg-dev libc6-dev valgrind libipc-run-perl perl bzip2 xz-utils)
 
 # private_apt FOLDER COMMAND...: an apt that knows the sources of this machine's

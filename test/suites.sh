@@ -2,6 +2,7 @@
 # Building the extension and running the suites, for one version of PostgreSQL.
 # To be sourced after test/lib.sh, in a workplace made by make_workplace(), and
 # told by use_server() which server it is.
+# shellcheck disable=SC2154	# test/lib.sh sets them
 
 # ---------- Which server ----------
 

@@ -154,6 +154,7 @@ test_server() {
 	use_server 17 /usr/lib/postgresql/17/bin
 	as_user "$pg_bin/initdb" -D "$work/data" -A trust -U postgres -E UTF8 --locale=C.UTF-8 -N >/dev/null
 	as_user tee -a "$work/data/postgresql.conf" <"$work/server.conf" >/dev/null
+	# shellcheck disable=SC2016 # the inner shell's
 	check "pg_upgrade from 15 to 17" as_user sh -c 'cd "$1" && shift && exec "$@"' _ "$work/upgrade" \
 		"$pg_bin/pg_upgrade" -U postgres -b "$old" -B "$pg_bin" -d "$work/old_data" -D "$work/data" --socketdir "$socket"
 	as_user "$pg_bin/pg_ctl" -D "$work/data" -l "$work/data/server.log" -s -w \

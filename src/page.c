@@ -232,7 +232,7 @@ trigger_idem_runs_walk(PG_FUNCTION_ARGS)
 	StoreTable	table = unfinished ? STORE_QUEUE_ENTRY : STORE_RUN;
 	int			max_read = PG_ARGISNULL(WALK_MAX_READ) ? 0 : PG_GETARG_INT32(WALK_MAX_READ);
 	int			count = 0;
-	Verdict		last = {NULL};
+	Verdict		last = {0};
 	pg_uuid_t	from;
 	pg_uuid_t	before;
 	pg_uuid_t	cut = {{0}};

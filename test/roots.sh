@@ -75,6 +75,10 @@ make_candidate_root() {
 # replacing it until this process ends.
 need_root() {
 	local version=$1 root recipe lock tries
+	if [ "$(id -u)" -ne 0 ]; then
+		echo "A root of another version needs root's rights." >&2
+		return 1
+	fi
 	root=$(root_of "$version")
 	recipe=$({ declare -f make_root make_candidate_root; root_packages "$version"; debian_mirror; } | sha256sum)
 	mkdir -p "$cache"
@@ -103,14 +107,18 @@ need_root() {
 	flock -s "$lock"
 }
 
-# in_root VERSION COMMAND...: with /proc where we may mount it; it goes with the
-# last process of the command.
+# in_root VERSION COMMAND...: with /proc and /dev/shm where we may mount them, which
+# go with the last process of the command
 in_root() {
 	local root
 	root=$(root_of "$1")
 	shift
-	# shellcheck disable=SC2016 # the inner shell's
-	unshare --mount sh -ec 'mount -t proc proc "$1/proc"; mount -t tmpfs tmpfs "$1/dev/shm"; root=$1; shift; exec chroot "$root" "$@"' _ "$root" "$@"
+	if unshare --mount true 2>/dev/null; then
+		# shellcheck disable=SC2016 # the inner shell's
+		unshare --mount sh -c 'mount -t proc proc "$1/proc"; mount -t tmpfs tmpfs "$1/dev/shm"; exec chroot "$@"' _ "$root" "$@"
+	else
+		chroot "$root" "$@"
+	fi
 }
 
 # run_checkout VERSION COMMAND...: the same, in a copy of the checkout, for a root

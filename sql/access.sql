@@ -211,7 +211,15 @@ RESET ROLE;
 -- a new role does not get what an old one of its name was granted, also when it is granted something
 CREATE ROLE regress_again;
 SELECT trigger_idem.access_grant('regress_again', 'admin');
+GRANT regress_again TO regress_alice;
+GRANT EXECUTE ON FUNCTION trigger_idem.queue_resume TO regress_alice;
+SET ROLE regress_alice;
+SELECT trigger_idem.queue_resume('access_test');
+RESET ROLE;
 DROP OWNED BY regress_again;
+SET ROLE regress_alice;
+SELECT left(helper.error_of($$SELECT trigger_idem.queue_resume('access_test')$$), 5) AS error;
+RESET ROLE;
 DROP ROLE regress_again;
 CREATE ROLE regress_again;
 GRANT regress_again TO regress_alice;

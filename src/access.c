@@ -13,7 +13,7 @@
  * hand still needs an entry.
  *
  * Each session keeps what it has read, for the roles that it was, until the
- * table, a role or a membership changes.
+ * table, a role, a membership or the privileges on a schema change.
  *
  *-------------------------------------------------------------------------
  */
@@ -111,7 +111,7 @@ cache_invalidate(void)
 	cache_stale = true;
 }
 
-/* Syscache callback: a role or a membership changed. */
+/* Syscache callback: a role, a membership or the privileges on a schema changed. */
 static void
 role_changed(Datum arg, int cacheid, uint32 hash)
 {
@@ -125,6 +125,7 @@ access_init(void)
 	store_on_invalidation(STORE_ACCESS_ENTRY, cache_invalidate);
 	CacheRegisterSyscacheCallback(AUTHOID, role_changed, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, role_changed, (Datum) 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, role_changed, (Datum) 0);
 }
 
 static void

@@ -30,6 +30,7 @@
 #include "batch.h"
 #include "control.h"
 #include "key.h"
+#include "stats.h"
 #include "store.h"
 #include "task.h"
 #include "trigger.h"
@@ -217,6 +218,7 @@ task_and_wait_outside(FunctionCallInfo fcinfo, TriggerCall *trigger)
 
 	if (!trigger_peek(trigger, &result))
 		new_run_error();
+	stats_count(STAT_HITS);
 	await_run(&result.run_id, DT_NOEND);
 	target.id = result.run_id;
 	target.is_cached = true;
@@ -238,7 +240,11 @@ task_is_over(TriggerCall *trigger, const WaitRequest *request, WaitTarget *targe
 	target->status = result.status;
 	target->has_ended = RUN_STATUS_IS_FINAL(result.status);
 	if (target->has_ended)
+	{
+		/* else that is a trigger of the suspension */
+		stats_count(STAT_HITS);
 		wait_remember(request, target, 1);
+	}
 	else
 	{
 		await_refuse_own(STORE_RUN, &target->id, "run");
@@ -338,6 +344,8 @@ batch_is_over(BatchItem *batch, int count, WaitTarget *targets)
 		if (current_run())
 			wait_check_cycle(&current_run()->run_id, &targets[i].id);
 	}
+	for (int i = 0; i < count && is_over && current_run(); i++)
+		stats_count(STAT_HITS);
 	return is_over;
 }
 
@@ -350,7 +358,10 @@ batch_and_wait_outside(FunctionCallInfo fcinfo, const WaitTarget *targets,
 		if (!batch[i].result.is_cached)
 			new_run_error();
 	for (int i = 0; i < count; i++)
+	{
+		stats_count(STAT_HITS);
 		await_run(&targets[i].id, DT_NOEND);
+	}
 	batch_answer(fcinfo, targets, count);
 }
 

@@ -71,22 +71,29 @@ COMMENT ON FUNCTION trigger_idem.html_fact(text, text) IS
 	'A name and its value, which is HTML; nothing where there is no value';
 
 -- Readable, and folded where it is long.  Of one that is huge the beginning is
--- shown: a browser has no use for megabytes of text.
+-- shown, as it is: a browser has no use for megabytes of text.  MATERIALIZED, so that
+-- nothing is written out twice.
 CREATE FUNCTION trigger_idem.html_jsonb(value jsonb, name text, max_lines int)
 RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
+	WITH plain AS MATERIALIZED (
+		SELECT value::text AS whole),
+	part AS MATERIALIZED (
+		SELECT length(p.whole) AS number, left(p.whole, 100) AS beginning,
+			CASE WHEN length(p.whole) <= 100000 THEN jsonb_pretty(value) ELSE left(p.whole, 100000) END AS shown
+		FROM plain p WHERE p.whole IS NOT NULL),
+	block AS MATERIALIZED (
+		SELECT p.*, format('<pre tabindex="0" aria-label="%s">%s%s</pre>', trigger_idem.html_text(name),
+			trigger_idem.html_text(p.shown),
+			CASE WHEN p.number > 100000 THEN format(E'\n… (the first 100000 of %s characters)', p.number) END) AS html
+		FROM part p)
 	SELECT CASE
-		WHEN t.shown IS NULL THEN NULL
-		WHEN length(t.shown) <= max_lines * 60 AND t.lines <= max_lines THEN t.pre
+		WHEN length(b.shown) <= max_lines * 60 AND length(b.shown) - length(replace(b.shown, E'\n', '')) <= max_lines THEN b.html
 		ELSE format('<details><summary><span>%s, %s characters</span> <code>%s …</code></summary>%s</details>',
-			trigger_idem.html_text(name), length(t.whole), trigger_idem.html_text(left(value::text, 100)), t.pre)
+			trigger_idem.html_text(name), b.number, trigger_idem.html_text(b.beginning), b.html)
 		END
-	FROM (SELECT s.*, length(s.shown) - length(replace(s.shown, E'\n', '')) AS lines,
-			format('<pre tabindex="0" aria-label="%s">%s%s</pre>', trigger_idem.html_text(name),
-				trigger_idem.html_text(s.shown),
-				CASE WHEN s.shown <> s.whole THEN E'\n… (the first 100000 of ' || length(s.whole) || ' characters)' END) AS pre
-		FROM (SELECT p.whole, left(p.whole, 100000) AS shown FROM (SELECT jsonb_pretty(value) AS whole) p) s) t;
+	FROM block b;
 END;
 COMMENT ON FUNCTION trigger_idem.html_jsonb(jsonb, text, int) IS
 	'A payload, output or error to read; long ones are folded';

@@ -53,11 +53,12 @@ LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	known constant text[] := '{environment,task_id,status,queue,idempotency_key,tag,since,until,before,limit}';
-	given jsonb := COALESCE(filter, '{}');
+	known constant text[] := ARRAY['environment', 'task_id', 'status', 'queue', 'idempotency_key', 'tag',
+		'since', 'until', 'before', 'limit'];
+	given jsonb := COALESCE(filter, '{}'::jsonb);
 	name text;
 	value jsonb;
-	result jsonb := '{}';
+	result jsonb := '{}'::jsonb;
 BEGIN
 	IF jsonb_typeof(given) <> 'object' THEN
 		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'filter must be a JSON object';
@@ -99,25 +100,27 @@ END $$;
 COMMENT ON FUNCTION trigger_idem.list_statuses(jsonb) IS
 	'The states that the page of runs is to show; NULL: all';
 
--- A value of the filter, as the type that it must have
-CREATE FUNCTION trigger_idem.list_value(filter jsonb, name text, type regtype)
+-- A value of the filter, if it can be of the type that it must have
+CREATE FUNCTION trigger_idem.list_value(filter jsonb, name text, type pg_catalog.regtype)
 RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	IF type = 'timestamptz'::regtype THEN
-		RETURN (filter ->> name)::timestamptz;
+		PERFORM (filter ->> name)::timestamptz;
 	ELSIF type = 'uuid'::regtype THEN
-		RETURN (filter ->> name)::uuid;
+		PERFORM (filter ->> name)::uuid;
+	ELSE
+		PERFORM (filter ->> name)::int;
 	END IF;
-	RETURN (filter ->> name)::int;
+	RETURN filter ->> name;
 EXCEPTION WHEN data_exception THEN
 	RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
 		MESSAGE = format('invalid value for filter "%s"', name),
 		DETAIL = format('It must be of type %s.', type);
 END $$;
-COMMENT ON FUNCTION trigger_idem.list_value(jsonb, text, regtype) IS
+COMMENT ON FUNCTION trigger_idem.list_value(jsonb, text, pg_catalog.regtype) IS
 	'A value of the filter of the page of runs, checked';
 
 CREATE FUNCTION trigger_idem.list_options(names text[], chosen text)
@@ -249,9 +252,9 @@ DECLARE
 	f constant jsonb := trigger_idem.list_filter(filter);
 	statuses constant trigger_idem.run_status[] := trigger_idem.list_statuses(f);
 	only_unfinished constant boolean := 'completed' > ALL (statuses);
-	before constant uuid := trigger_idem.list_value(f, 'before', 'uuid');
-	since constant timestamptz := trigger_idem.list_value(f, 'since', 'timestamptz');
-	until constant timestamptz := trigger_idem.list_value(f, 'until', 'timestamptz');
+	before constant uuid := trigger_idem.list_value(f, 'before', 'uuid')::uuid;
+	since constant timestamptz := trigger_idem.list_value(f, 'since', 'timestamptz')::timestamptz;
+	until constant timestamptz := trigger_idem.list_value(f, 'until', 'timestamptz')::timestamptz;
 	max_rows constant int := COALESCE(trigger_idem.list_value(f, 'limit', 'int')::int, 50);
 	counts jsonb;
 	queues jsonb;
@@ -288,10 +291,10 @@ BEGIN
 			UNION
 			-- older than what was read, but its key is still there
 			SELECT r.run_id FROM trigger_idem.runs r
-			WHERE before IS NULL AND f ? 'idempotency_key' AND r.run_id IN (
+			WHERE before IS NULL AND f ? 'idempotency_key' AND r.run_id = ANY (ARRAY(
 				SELECT trigger_idem.idempotency_key_holder(t.task_id, f ->> 'idempotency_key', v.environment)
 				FROM trigger_idem.tasks t, trigger_idem.environments v
-				WHERE COALESCE(t.task_id = f ->> 'task_id', true) AND COALESCE(v.environment = f ->> 'environment', true))
+				WHERE COALESCE(t.task_id = f ->> 'task_id', true) AND COALESCE(v.environment = f ->> 'environment', true)))
 				AND (statuses IS NULL OR r.status = ANY (statuses))
 				AND COALESCE(r.created_at >= since, true) AND COALESCE(r.created_at < until, true)
 				AND COALESCE(r.queue = f ->> 'queue', true) AND COALESCE(f ->> 'tag' = ANY (r.tags), true)) l),

@@ -142,46 +142,45 @@ has_wanted_tag(FunctionCallInfo fcinfo, TupleTableSlot *run)
 	return false;
 }
 
-/* Where a run stands: one that is not final has a queue entry */
+/* Where a run stands: one that is not final has a queue entry, or NULL */
 static Datum
-found_status(TupleTableSlot *run, Datum run_id, Snapshot snapshot)
+found_status(TupleTableSlot *run, TupleTableSlot *entry)
 {
 	bool		isnull;
 	Datum		value = slot_getattr(run, RUN_STATUS, &isnull);
-	StoreLookup lookup;
 
 	if (!isnull)
 		return value;
-	if (!store_lookup(&lookup, STORE_QUEUE_ENTRY, run_id, snapshot))
+	if (entry == NULL)
 		elog(ERROR, "unfinished run has no queue entry");
-	value = ObjectIdGetDatum(run_status_oid(run_entry_status(lookup.slot, GetCurrentTimestamp())));
-	store_lookup_end(&lookup);
-	return value;
+	return ObjectIdGetDatum(run_status_oid(run_entry_status(entry, GetCurrentTimestamp())));
 }
 
-/* If a run is one to be shown, put it into the result; false if it must not be seen. */
+/* Is a run, which the caller may see, one that is wanted? */
 static bool
-walk_visit(FunctionCallInfo fcinfo, TupleTableSlot *run, Snapshot snapshot, Verdict *last)
+walk_wants(FunctionCallInfo fcinfo, TupleTableSlot *run)
+{
+	return is_wanted(fcinfo, WALK_ENVIRONMENT, run, RUN_ENVIRONMENT) &&
+		is_wanted(fcinfo, WALK_TASK_ID, run, RUN_TASK_ID) &&
+		is_wanted(fcinfo, WALK_QUEUE, run, RUN_QUEUE) &&
+		is_wanted(fcinfo, WALK_IDEMPOTENCY_KEY, run, RUN_IDEMPOTENCY_KEY) &&
+		has_wanted_tag(fcinfo, run);
+}
+
+/* Put a run into the result. */
+static void
+walk_put(FunctionCallInfo fcinfo, TupleTableSlot *run, TupleTableSlot *entry)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	Datum		values[FOUND_COLUMNS];
 	bool		nulls[FOUND_COLUMNS] = {false};
 	bool		isnull;
 
-	if (!verdict(last, run))
-		return false;
 	values[FOUND_RUN_ID] = slot_getattr(run, RUN_RUN_ID, &isnull);
-	if (!is_wanted(fcinfo, WALK_ENVIRONMENT, run, RUN_ENVIRONMENT) ||
-		!is_wanted(fcinfo, WALK_TASK_ID, run, RUN_TASK_ID) ||
-		!is_wanted(fcinfo, WALK_QUEUE, run, RUN_QUEUE) ||
-		!is_wanted(fcinfo, WALK_IDEMPOTENCY_KEY, run, RUN_IDEMPOTENCY_KEY) ||
-		!has_wanted_tag(fcinfo, run))
-		return true;
-	values[FOUND_STATUS] = found_status(run, values[FOUND_RUN_ID], snapshot);
+	values[FOUND_STATUS] = found_status(run, entry);
 	values[FOUND_QUEUE] = slot_getattr(run, RUN_QUEUE, &isnull);
 	values[FOUND_CREATED_AT] = slot_getattr(run, RUN_CREATED_AT, &isnull);
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
-	return true;
 }
 
 /* The first id of a time, which may be infinite */
@@ -229,26 +228,30 @@ Datum
 trigger_idem_runs_walk(PG_FUNCTION_ARGS)
 {
 	bool		unfinished = !PG_ARGISNULL(WALK_UNFINISHED) && PG_GETARG_BOOL(WALK_UNFINISHED);
-	StoreTable	table = unfinished ? STORE_QUEUE_ENTRY : STORE_RUN;
 	int			max_read = PG_ARGISNULL(WALK_MAX_READ) ? 0 : PG_GETARG_INT32(WALK_MAX_READ);
 	int			count = 0;
-	Verdict		last = {0};
+	Verdict		last = {.may_see = false};
 	pg_uuid_t	from;
 	pg_uuid_t	before;
 	pg_uuid_t	cut = {{0}};
 	StoreLookup walk;
+	StoreLookup other;			/* the run of an entry, or the other way round */
 	Snapshot	snapshot;
 
 	InitMaterializedSRF(fcinfo, 0);
 	walk_bounds(fcinfo, &from, &before);
 	/* that of the statement, so that it agrees with the views */
 	snapshot = RegisterSnapshot(GetActiveSnapshot());
-	store_lookup_newest(&walk, table, &from, &before, snapshot);
+	store_lookup_newest(&walk, unfinished ? STORE_QUEUE_ENTRY : STORE_RUN, &from, &before,
+						snapshot);
+	store_lookup_begin(&other, unfinished ? STORE_RUN : STORE_QUEUE_ENTRY, snapshot);
 	while (store_lookup_previous(&walk))
 	{
+		TupleTableSlot *run = unfinished ? other.slot : walk.slot;
+		TupleTableSlot *entry = unfinished ? walk.slot : other.slot;
+		Datum		run_id;
 		bool		isnull;
 		bool		may_see;
-		pg_uuid_t	run_id;
 
 		CHECK_FOR_INTERRUPTS();
 		if (count++ == max_read)
@@ -256,22 +259,23 @@ trigger_idem_runs_walk(PG_FUNCTION_ARGS)
 			walk_put_cut(fcinfo, &cut);
 			break;
 		}
-		run_id = *DatumGetUUIDP(slot_getattr(walk.slot, 1, &isnull));
-		if (!unfinished)
-			may_see = walk_visit(fcinfo, walk.slot, snapshot, &last);
-		else
+		run_id = slot_getattr(walk.slot, 1, &isnull);
+		if (unfinished && !store_lookup_seek(&other, STORE_RUN, run_id))
+			elog(ERROR, "queue entry has no run");
+		may_see = verdict(&last, run);
+		if (may_see && walk_wants(fcinfo, run))
 		{
-			StoreLookup run;
-
-			may_see = store_lookup(&run, STORE_RUN, UUIDPGetDatum(&run_id), snapshot) &&
-				walk_visit(fcinfo, run.slot, snapshot, &last);
-			store_lookup_end(&run);
+			if (!unfinished && slot_attisnull(run, RUN_STATUS) &&
+				!store_lookup_seek(&other, STORE_QUEUE_ENTRY, run_id))
+				entry = NULL;
+			walk_put(fcinfo, run, entry);
 		}
 		/* of a run that must not be seen no more is told than its time */
-		cut = run_id;
+		cut = *DatumGetUUIDP(run_id);
 		if (!may_see)
 			memset(cut.data + 8, 0, UUID_LEN - 8);
 	}
+	store_lookup_end(&other);
 	store_lookup_end(&walk);
 	UnregisterSnapshot(snapshot);
 	return (Datum) 0;

@@ -336,9 +336,22 @@ lookup_open(StoreLookup *lookup, StoreTable table, Snapshot snapshot, int nkeys)
 bool
 store_lookup(StoreLookup *lookup, StoreTable table, Datum key, Snapshot snapshot)
 {
+	store_lookup_begin(lookup, table, snapshot);
+	return store_lookup_seek(lookup, table, key);
+}
+
+/* The same for many keys, one after the other: begin, seek each, end. */
+void
+store_lookup_begin(StoreLookup *lookup, StoreTable table, Snapshot snapshot)
+{
+	lookup_open(lookup, table, snapshot, 1);
+}
+
+bool
+store_lookup_seek(StoreLookup *lookup, StoreTable table, Datum key)
+{
 	ScanKeyData scankey;
 
-	lookup_open(lookup, table, snapshot, 1);
 	ScanKeyInit(&scankey, 1, BTEqualStrategyNumber, tables[table].key_equal, key);
 	scankey.sk_collation = lookup->index->rd_indcollation[0];
 	index_rescan(lookup->scan, &scankey, 1, NULL, 0);

@@ -343,6 +343,8 @@ extern Oid	store_table_id(StoreTable table);
 extern Snapshot store_snapshot(void);
 extern Snapshot store_latest_snapshot(void);
 extern bool store_lookup(StoreLookup *lookup, StoreTable table, Datum key, Snapshot snapshot);
+extern void store_lookup_begin(StoreLookup *lookup, StoreTable table, Snapshot snapshot);
+extern bool store_lookup_seek(StoreLookup *lookup, StoreTable table, Datum key);
 extern bool store_lookup_next(StoreLookup *lookup);
 extern void store_lookup_newest(StoreLookup *lookup, StoreTable table, const pg_uuid_t *from,
 								const pg_uuid_t *before, Snapshot snapshot);

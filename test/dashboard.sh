@@ -50,7 +50,8 @@ cp -r "$tests" "$work/test"
 ln -s "$modules" "$work/node_modules"
 
 on_server -c "CREATE DATABASE $database"
-export PGDATABASE=$database HOME=$work
+# the browser leaves things behind when it is not told to end
+export PGDATABASE=$database HOME=$work TMPDIR=$work
 psql -X -q -v ON_ERROR_STOP=1 -v monitor="$monitor" -c 'CREATE EXTENSION trigger_idem' -f "$tests/setup.sql" >"$work/setup.log"
 
 start_server admin env

@@ -110,7 +110,7 @@ measure 'stats()' 'SELECT * FROM trigger_idem.stats()'
 
 printf '\nmicroseconds of CPU, least of %s\n' "$rounds"
 measure_hits counted
-"$bin/psql" -Xq -c "ALTER SYSTEM SET shared_preload_libraries = ''"
+echo "shared_preload_libraries = ''" >>"$dir/data/postgresql.conf"
 "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -w restart >/dev/null
 measure_hits 'not counted, without preloading'
 measure 'stats() from the tables' 'SELECT * FROM trigger_idem.stats()'

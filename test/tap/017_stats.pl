@@ -96,14 +96,33 @@ SELECT trigger_idem.batch_trigger_task('outside', '[{"options": {"idempotency_ke
 EOSQL
 is(counters(), 'triggers 6, hits 6', 'batches');
 
+# ---------- Those that wait ----------
+
+$node->safe_psql('postgres', <<'EOSQL');
+CREATE FUNCTION child() RETURNS void LANGUAGE sql RETURN NULL;
+CREATE FUNCTION waits() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM trigger_idem.trigger_task_and_wait('child', idempotency_key => 'child');
+	PERFORM trigger_idem.trigger_task_and_wait('child', idempotency_key => 'child');
+	PERFORM trigger_idem.batch_trigger_task_and_wait('child', '[{"options": {"idempotency_key": "child"}}]');
+END $$;
+SELECT trigger_idem.task_create('child', 'child', queue => 'waits'), trigger_idem.task_create('waits', 'waits', queue => 'waits');
+SELECT trigger_idem.trigger_task('waits');
+CALL trigger_idem.work('waits');
+EOSQL
+like(counters(), qr/triggers 8, hits 8,/, 'a run that triggers, and two that are over');
+$node->safe_psql('postgres', "SELECT trigger_idem.trigger_task_and_wait('child', idempotency_key => 'child')");
+$node->safe_psql('postgres', q{SELECT trigger_idem.batch_trigger_task_and_wait('child', '[{"options": {"idempotency_key": "child"}}]')});
+like(counters(), qr/triggers 8, hits 10,/, 'and outside a run');
+
 # ---------- Steps and ends ----------
 
 $node->safe_psql('postgres', "CALL trigger_idem.work('steps')");
-is(counters(), 'triggers 6, hits 6, steps_done 2, steps_replayed 2, runs_ended completed 1', 'steps and the end of a run');
-is(latencies('claim_seconds'), '1', 'one claim');
+is(counters(), 'triggers 8, hits 10, steps_done 2, steps_replayed 2, runs_ended completed 3', 'steps and the end of a run');
+is(latencies('claim_seconds'), '4', 'one claim, beside three of those that wait');
 $node->safe_psql('postgres', "SELECT trigger_idem.trigger_task('steps', '{\"fails\": 1}')");
 $node->safe_psql('postgres', "CALL trigger_idem.work('steps')");
-is(counters(), 'triggers 7, hits 6, steps_done 2, steps_replayed 2, runs_ended completed 1, runs_ended failed 1',
+is(counters(), 'triggers 9, hits 10, steps_done 2, steps_replayed 2, runs_ended completed 3, runs_ended failed 1',
 	'what a failed attempt did is not counted, but its end');
 $node->safe_psql('postgres', "SELECT trigger_idem.run_cancel(run_id) FROM trigger_idem.runs WHERE task_id = 'outside' LIMIT 1");
 $node->safe_psql('postgres', <<'EOSQL');
@@ -113,12 +132,12 @@ SELECT trigger_idem.run_once_end(:'run_id', :attempt, 'a', '1');
 SELECT trigger_idem.run_once_begin(:'run_id', :attempt, 'a');
 SELECT trigger_idem.run_complete(:'run_id', :attempt);
 EOSQL
-is(counters(), 'triggers 7, hits 6, steps_done 3, steps_replayed 3, runs_ended completed 2, runs_ended failed 1, runs_ended canceled 1',
+is(counters(), 'triggers 9, hits 10, steps_done 3, steps_replayed 3, runs_ended completed 4, runs_ended failed 1, runs_ended canceled 1',
 	'an application');
-is(latencies('claim_seconds'), '3', 'three claims');
+is(latencies('claim_seconds'), '6', 'and two more claims');
 is($node->safe_psql('postgres',
 		"SELECT bool_and(value >= before), max(value) FROM (SELECT value, lag(value, 1, 0) OVER () AS before FROM trigger_idem.stats() WHERE name = 'claim_seconds_bucket') b"),
-	't|3', 'buckets hold the smaller ones');
+	't|6', 'buckets hold the smaller ones');
 is($node->safe_psql('postgres', "SELECT trigger_idem.run_once_sql('g', 'SELECT 1', scope => 'global') FROM generate_series(1, 3)"), "1\n1\n1", 'global steps');
 like(counters(), qr/steps_done 4, steps_replayed 5/, 'are counted');
 
@@ -128,7 +147,7 @@ my @sessions = map {
 	start_sql($node, "many$_", "SELECT count(trigger_idem.trigger_task('outside')) FROM generate_series(1, 500)")
 } 1 .. 4;
 finish_sql($_) foreach @sessions;
-like(counters(), qr/triggers 2007,/, 'none is lost');
+like(counters(), qr/triggers 2009,/, 'none is lost');
 
 # ---------- Other databases ----------
 

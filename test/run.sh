@@ -27,6 +27,30 @@ checkout=$(cd "$(dirname "$0")/.." && pwd)
 node_packages=(chromium)
 command -v npm >/dev/null || node_packages+=(nodejs npm)
 
+# is_there EXTENSION SUITE: what a release candidate has no package of yet is a line
+# in the table; anywhere else it is a failure.
+is_there() {
+	[ ! -e "$("$pg_config" --sharedir)/extension/$1.control" ] || return 0
+	if [ "$pg_version" -lt 19 ]; then
+		check "$1 is there" false
+	else
+		echo "$2: no $1 for $pg_version"
+		add_result "$2" "$pg_version" "no $1" 0
+	fi
+	return 1
+}
+
+# All TAP tests, but for those of pg_cron where that is not there
+run_tap() {
+	local file files=()
+	for file in "$source"/test/tap/*.pl; do
+		if ! grep -q "shared_preload_libraries = 'pg_cron" "$file" || is_there pg_cron "$(basename "$file")"; then
+			files+=("$file")
+		fi
+	done
+	step "TAP tests" "$pg_version" test_tap "${files[@]}"
+}
+
 # run_suites VERSION [SUITE]...: on what is installed here
 run_suites() {
 	local version=$1 suite
@@ -42,11 +66,11 @@ run_suites() {
 		regress) step "regression suite" "$version" test_regress ;;
 		hostile) step "regression suite, hostile objects" "$version" test_hostile ;;
 		isolation) step "isolation specs" "$version" test_isolation ;;
-		pgtap) step "pgTAP" "$version" test_pgtap ;;
+		pgtap) ! is_there pgtap pgTAP || step "pgTAP" "$version" test_pgtap ;;
 		examples) step "examples of applications" "$version" test_examples ;;
 		fuzz) step "fuzz of every function's arguments" "$version" test_fuzz ;;
 		dashboard) step "dashboard in a browser" "$version" test_dashboard ;;
-		tap) step "TAP tests" "$version" test_tap ;;
+		tap) run_tap ;;
 		tap/*.pl) step "$suite" "$version" test_tap "$source/test/$suite" ;;
 		*) check "there is a suite $suite" false ;;
 		esac

@@ -9,6 +9,8 @@ OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
 SQL_PARTS = schema status access environment key task run trigger step wait work application control schedule prune \
 	progress views timeline html page list stats privilege
 DATA_built = $(EXTENSION)--$(EXTVERSION).sql
+# Released versions and the ways to newer ones; the present one is built
+DATA = $(filter-out src/upgrade/$(DATA_built),$(wildcard src/upgrade/*.sql))
 
 # the server's own headers have unused parameters
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter
@@ -42,3 +44,10 @@ checkver:
 	grep -q "^default_version = '$(EXTVERSION)'" $(EXTENSION).control
 	grep -q '"version": "$(EXTVERSION)"' META.json
 	grep -q '^## $(EXTVERSION)' CHANGELOG.md
+
+# At a release: every later version is held to this script by test/upgrade.sh.
+.PHONY: freeze
+freeze: checkver $(DATA_built)
+	mkdir -p src/upgrade
+	cp $(DATA_built) src/upgrade/
+	cd src/upgrade && sha256sum *.sql > SHA256SUMS

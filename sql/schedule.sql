@@ -201,6 +201,7 @@ SELECT schedule_test.error_of($$SELECT trigger_idem.schedule_fire('seconds', '20
 CREATE FUNCTION schedule_test.wrong(expression text) RETURNS TABLE (looked_at int, wrong int) LANGUAGE plpgsql SET search_path = pg_catalog AS $$
 DECLARE
 	at timestamptz := '2028-02-01 00:01:01+00';
+	ticks timestamptz[] := ARRAY(SELECT schedule_test.every_minute(expression, 'GMT', '2028-01-25', '2028-02-21'));
 	tick timestamptz;
 	hint text;
 BEGIN
@@ -208,7 +209,7 @@ BEGIN
 	looked_at := 0;
 	wrong := 0;
 	WHILE at < '2028-02-21' LOOP
-		SELECT max(m) INTO tick FROM schedule_test.every_minute(expression, 'GMT', '2028-01-25', at) m;
+		SELECT max(m) INTO tick FROM unnest(ticks) m WHERE m <= at;
 		hint := substring(schedule_test.error_of(format('SELECT trigger_idem.schedule_fire(%L, %L)', 's2', at)) FROM 'before it is (.*)\.');
 		looked_at := looked_at + 1;
 		wrong := wrong + (hint IS DISTINCT FROM to_char(tick, 'YYYY-MM-DD"T"HH24:MI:SS"Z"'))::int;

@@ -48,7 +48,7 @@ static const struct
 {
 	const char *name;
 	Access		access;
-	bits32		includes;
+	uint32		includes;
 }			accesses[] = {
 	{"trigger", ACCESS_TRIGGER, ACCESS_TRIGGER},
 	{"monitor", ACCESS_MONITOR, ACCESS_MONITOR},
@@ -57,7 +57,7 @@ static const struct
 };
 
 /* What one of them allows: 22004, 22023 for what is none */
-static bits32
+static uint32
 access_parse(const char *name)
 {
 	for (size_t i = 0; name && i < lengthof(accesses); i++)
@@ -88,7 +88,7 @@ access_name(Access access)
 typedef struct TaskAccess
 {
 	char	   *task_id;
-	bits32		allowed;
+	uint32		allowed;
 } TaskAccess;
 
 /* All that a role may do */
@@ -96,8 +96,8 @@ typedef struct RoleAccess
 {
 	Oid			role;			/* hash key */
 	bool		is_unlimited;	/* a superuser, or the extension's owner */
-	bits32		for_all;		/* with all tasks */
-	bits32		for_any;		/* with at least one */
+	uint32		for_all;		/* with all tasks */
+	uint32		for_any;		/* with at least one */
 	List	   *tasks;
 } RoleAccess;
 
@@ -156,7 +156,7 @@ static Statement read_entries = {
 };
 
 static void
-role_access_add(RoleAccess *role, const char *task_id, bits32 allowed)
+role_access_add(RoleAccess *role, const char *task_id, uint32 allowed)
 {
 	ListCell   *cell;
 	TaskAccess *task;
@@ -407,7 +407,7 @@ access_control_error(void)
 /* The functions and procedures, and with which accesses one may call them */
 static const struct
 {
-	bits32		accesses;
+	uint32		accesses;
 	const char *routines[48];
 }			privileges[] = {
 
@@ -468,7 +468,7 @@ static Statement find_routines = {
 
 /* The signatures of what these accesses need, or do not need; NULL: nothing */
 static char *
-access_routines(OwnerScope *scope, bits32 allowed, bool is_needed)
+access_routines(OwnerScope *scope, uint32 allowed, bool is_needed)
 {
 	Datum		names[lengthof(privileges) * lengthof(privileges[0].routines)];
 	int			count = 0;
@@ -500,7 +500,7 @@ privileges_set(OwnerScope *scope, const char *role)
 	const char *name = quote_identifier(role);
 	Datum		values[1] = {CStringGetTextDatum(role)};
 	uint64		count = statement_run(&read_own_entries, values, NULL);
-	bits32		allowed = 0;
+	uint32		allowed = 0;
 	char	   *routines;
 
 	for (uint64 i = 0; i < count; i++)

@@ -99,13 +99,10 @@ background_is_there(void)
 	return background != NULL;
 }
 
-/* May a background worker be this role? */
+/* May a role log in? */
 bool
-background_may_be(Oid role)
+background_role_may_log_in(Oid role)
 {
-#ifdef BGWORKER_BYPASS_ROLELOGINCHECK
-	return true;
-#else
 	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(role));
 	bool		may = false;
 
@@ -115,6 +112,16 @@ background_may_be(Oid role)
 		ReleaseSysCache(tuple);
 	}
 	return may;
+}
+
+/* May a background worker of ours be this role? */
+bool
+background_may_be(Oid role)
+{
+#ifdef BGWORKER_BYPASS_ROLELOGINCHECK
+	return true;
+#else
+	return background_role_may_log_in(role);
 #endif
 }
 

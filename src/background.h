@@ -13,6 +13,7 @@
 
 extern void background_init(void);
 extern bool background_is_there(void);
+extern bool background_role_may_log_in(Oid role);
 extern bool background_may_be(Oid role);
 extern void background_wake(Oid role);
 extern void background_scan_at(TimestampTz due);

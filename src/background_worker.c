@@ -20,6 +20,7 @@
 #include "utils/guc.h"
 
 #include "background_shared.h"
+#include "compat.h"
 #include "stats.h"
 #include "store.h"
 #include "work.h"
@@ -32,7 +33,7 @@ worker_terminate(SIGNAL_ARGS)
 	int			save_errno = errno;
 
 	if (work_stop)
-		die(postgres_signal_arg);
+		COMPAT_DIE();
 	else
 		work_request_stop();
 	errno = save_errno;

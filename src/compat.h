@@ -22,9 +22,17 @@
 #include "utils/acl.h"
 #include "utils/guc.h"
 #include "utils/guc_tables.h"
+#include "utils/jsonb.h"
 
 #if PG_VERSION_NUM < 150000
 #error "trigger_idem needs PostgreSQL 15 or later"
+#endif
+
+/* die(), called by another signal handler */
+#if PG_VERSION_NUM >= 190000
+#define COMPAT_DIE() die(postgres_signal_arg, pg_siginfo)
+#else
+#define COMPAT_DIE() die(postgres_signal_arg)
 #endif
 
 /* Before a function that does not return */
@@ -79,7 +87,9 @@ compat_get_guc_variables(int *count)
 static inline IndexScanDesc
 compat_index_beginscan(Relation heap, Relation index, Snapshot snapshot, int nkeys)
 {
-#if PG_VERSION_NUM >= 180000
+#if PG_VERSION_NUM >= 190000
+	return index_beginscan(heap, index, snapshot, NULL, nkeys, 0, 0);
+#elif PG_VERSION_NUM >= 180000
 	return index_beginscan(heap, index, snapshot, NULL, nkeys, 0);
 #else
 	return index_beginscan(heap, index, snapshot, nkeys, 0);
@@ -158,6 +168,27 @@ compat_replication_slot_cleanup(void)
 	ReplicationSlotCleanup(false);
 #else
 	ReplicationSlotCleanup();
+#endif
+}
+
+/* What a jsonb is built in, and the value when that is complete; zeroes to begin with */
+#if PG_VERSION_NUM >= 190000
+typedef JsonbInState JsonbBuilder;
+#else
+typedef struct JsonbBuilder
+{
+	JsonbValue *result;
+	JsonbParseState *state;
+} JsonbBuilder;
+#endif
+
+static inline void
+compat_push_jsonb(JsonbBuilder *builder, JsonbIteratorToken token, JsonbValue *value)
+{
+#if PG_VERSION_NUM >= 190000
+	pushJsonbValue(builder, token, value);
+#else
+	builder->result = pushJsonbValue(&builder->state, token, value);
 #endif
 }
 

@@ -20,6 +20,7 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 
 #include "background.h"
 #include "cron.h"
@@ -168,7 +169,8 @@ cronjob_create(const CronJob *job, Oid role)
 
 	cronjob_require_extension(job);
 	role_check(role);
-	if (!background_may_be(role))
+	/* those of pg_cron have to, on all versions */
+	if (!background_role_may_log_in(role))
 		ereport(WARNING,
 				(errmsg("pg_cron cannot execute the job"),
 				 errdetail("Role \"%s\" may not log in.", GetUserNameFromId(role, false))));

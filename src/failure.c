@@ -14,19 +14,20 @@
 #include "mb/pg_wchar.h"
 #include "utils/elog.h"
 
+#include "compat.h"
 #include "failure.h"
 
 #define PART_MAX_BYTES (64 * 1024)
 
 static void
-failure_add(JsonbParseState **state, const char *name, const char *value)
+failure_add(JsonbBuilder *builder, const char *name, const char *value)
 {
 	JsonbValue	item;
 
 	item.type = jbvString;
 	item.val.string.val = unconstify(char *, name);
 	item.val.string.len = (int) strlen(name);
-	pushJsonbValue(state, WJB_KEY, &item);
+	compat_push_jsonb(builder, WJB_KEY, &item);
 
 	if (value)
 	{
@@ -35,22 +36,23 @@ failure_add(JsonbParseState **state, const char *name, const char *value)
 	}
 	else
 		item.type = jbvNull;
-	pushJsonbValue(state, WJB_VALUE, &item);
+	compat_push_jsonb(builder, WJB_VALUE, &item);
 }
 
 static Jsonb *
 failure_build(const char *code, const char *message, const char *detail, const char *hint,
 			  const char *context)
 {
-	JsonbParseState *state = NULL;
+	JsonbBuilder builder = {0};
 
-	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	failure_add(&state, "code", code);
-	failure_add(&state, "message", message);
-	failure_add(&state, "detail", detail);
-	failure_add(&state, "hint", hint);
-	failure_add(&state, "context", context);
-	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+	compat_push_jsonb(&builder, WJB_BEGIN_OBJECT, NULL);
+	failure_add(&builder, "code", code);
+	failure_add(&builder, "message", message);
+	failure_add(&builder, "detail", detail);
+	failure_add(&builder, "hint", hint);
+	failure_add(&builder, "context", context);
+	compat_push_jsonb(&builder, WJB_END_OBJECT, NULL);
+	return JsonbValueToJsonb(builder.result);
 }
 
 /* What is stored of an error that ended an attempt */

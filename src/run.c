@@ -251,7 +251,7 @@ run_find_status(const pg_uuid_t *run_id, Snapshot snapshot, RunStatus *status)
 #define TO(status) (1 << (status))
 
 /* From every status, those that a run may come to next */
-static const bits32 transitions[RUN_STATUSES] = {
+static const uint32 transitions[RUN_STATUSES] = {
 	[RUN_DELAYED] = TO(RUN_QUEUED) | TO(RUN_CANCELED) | TO(RUN_EXPIRED),
 	[RUN_QUEUED] = TO(RUN_EXECUTING) | TO(RUN_CANCELED) | TO(RUN_EXPIRED),
 	[RUN_EXECUTING] = TO(RUN_DELAYED) | TO(RUN_QUEUED) | TO(RUN_WAITING) | TO(RUN_COMPLETED) |

@@ -30,6 +30,7 @@
 
 #include "access.h"
 #include "answer.h"
+#include "compat.h"
 #include "cron.h"
 #include "cronjob.h"
 #include "environment.h"
@@ -446,7 +447,7 @@ tick_typed(const Schedule *schedule, TimestampTz tick)
 
 /* Set a text, or for NULL a null, in an object that is being built. */
 static void
-object_set(JsonbParseState **state, const char *name, const char *value)
+object_set(JsonbBuilder *builder, const char *name, const char *value)
 {
 	JsonbValue	key = {.type = jbvString};
 	JsonbValue	item = {.type = jbvNull};
@@ -459,25 +460,26 @@ object_set(JsonbParseState **state, const char *name, const char *value)
 		item.val.string.val = pstrdup(value);
 		item.val.string.len = (int) strlen(value);
 	}
-	pushJsonbValue(state, WJB_KEY, &key);
-	pushJsonbValue(state, WJB_VALUE, &item);
+	compat_push_jsonb(builder, WJB_KEY, &key);
+	compat_push_jsonb(builder, WJB_VALUE, &item);
 }
 
 /* The payload of a tick's run: the schedule's, which tells of schedule and ticks, too */
 static Datum
 tick_payload(const Schedule *schedule, TimestampTz tick)
 {
-	JsonbParseState *state = NULL;
+	JsonbBuilder builder = {0};
 	TimestampTz last_tick = schedule->last_tick;
 	Datum		set;
 
-	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	object_set(&state, "schedule_id", schedule->schedule_id);
-	object_set(&state, "tick", tick_text(tick));
+	compat_push_jsonb(&builder, WJB_BEGIN_OBJECT, NULL);
+	object_set(&builder, "schedule_id", schedule->schedule_id);
+	object_set(&builder, "tick", tick_text(tick));
 	if (!TIMESTAMP_NOT_FINITE(last_tick) && last_tick >= tick)
 		last_tick = schedule->before;
-	object_set(&state, "last_tick", TIMESTAMP_NOT_FINITE(last_tick) ? NULL : tick_text(last_tick));
-	set = JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
+	object_set(&builder, "last_tick", TIMESTAMP_NOT_FINITE(last_tick) ? NULL : tick_text(last_tick));
+	compat_push_jsonb(&builder, WJB_END_OBJECT, NULL);
+	set = JsonbPGetDatum(JsonbValueToJsonb(builder.result));
 	return schedule->payload.isnull ? set :
 		DirectFunctionCall2(jsonb_concat, schedule->payload.value, set);
 }

@@ -97,26 +97,22 @@ executing_was_begun(const Executing *executing, const List *list)
 static bool
 executing_inside_is_over(const Executing *executing, const List *list, AttemptResult *result)
 {
-	switch (worker_take(executing->token, &executing->run_id, executing->attempt,
-						lease_ms(executing->task_id)))
+	WorkerAnswer answer = worker_take(executing->token, &executing->run_id, executing->attempt,
+									  lease_ms(executing->task_id));
+
+	if (answer == WORKER_KEEPS)
+		return false;
+	if (answer != WORKER_GIVES && executing_was_begun(executing, list))
 	{
-		case WORKER_KEEPS:
-			return false;
-		case WORKER_GONE:
-		case WORKER_SILENT:
-			if (executing_was_begun(executing, list))
-			{
-				result->end = ATTEMPT_CRASHED;
-				result->error = failure_worker_died();
-				return true;
-			}
-			/* FALLTHROUGH */
-		case WORKER_GIVES:
-			result->end = ATTEMPT_RELEASED;
-			result->retry_after_ms = RETRY_IN_PLACE;
-			return true;
+		result->end = ATTEMPT_CRASHED;
+		result->error = failure_worker_died();
 	}
-	pg_unreachable();
+	else
+	{
+		result->end = ATTEMPT_RELEASED;
+		result->retry_after_ms = RETRY_IN_PLACE;
+	}
+	return true;
 }
 
 /* Has an attempt of this list to be ended by somebody else?  How, is in result. */

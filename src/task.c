@@ -197,13 +197,13 @@ interval_or_null(Datum value, bool isnull)
 }
 
 /* The bits of an array of names of final states */
-static bits32
+static uint32
 status_bits(ArrayType *names)
 {
 	Datum	   *values;
 	bool	   *nulls;
 	int			count;
-	bits32		bits = 0;
+	uint32		bits = 0;
 
 	deconstruct_array(names, TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls, &count);
 	for (int i = 0; i < count; i++)

@@ -33,7 +33,7 @@ typedef struct Task
 	Interval   *max_duration;	/* NULL: unlimited */
 	Interval	lease_duration;
 	Interval   *idempotency_key_ttl;	/* NULL: for ever */
-	bits32		release_key_on; /* a bit for each final RunStatus */
+	uint32		release_key_on; /* a bit for each final RunStatus */
 	char	   *idempotency_group;	/* NULL: keys are the task's own */
 	bool		compares_payloads;	/* on_payload_mismatch is error */
 	int			concurrency_limit;	/* 0: none */

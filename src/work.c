@@ -45,6 +45,7 @@
 #include "nodes/parsenodes.h"
 #include "pgstat.h"
 #include "replication/slot.h"
+#include "storage/latch.h"
 #include "tcop/pquery.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs the application workers of doc/examples.  Usage: test/examples.sh
 #
-# Needs node, npm or Debian's node-pg, psql, and PGHOST, PGPORT, PGUSER and PGDATABASE of a server
+# Needs node, npm or Debian's node-pg, psql, and PGHOST, PGPORT, PGUSER and PGDATABASE of a server,
+# or of a pooler in transaction mode with LISTEN_HOST or LISTEN_PORT of the server,
 # on which the extension is available, with a superuser.  Everything happens in a
 # database of its own, which is dropped at the end.  Workers are stopped at the
 # interesting moment by a lock on the table that they are about to write to.
@@ -257,8 +258,10 @@ test_approval() {
 	POLL_SECONDS=$((deadline * 10)) start_worker
 	wait_for "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND query = 'LISTEN trigger_idem')"
 	sql >/dev/null <<-'SQL'
-		SET trigger_idem.notify = on;
+		BEGIN;
+		SET LOCAL trigger_idem.notify = on;
 		SELECT trigger_idem.wait_token_complete(token, '{"approved": false}') FROM approval WHERE order_id = 102;
+		COMMIT;
 	SQL
 	wait_for "SELECT ($unfinished) = 0"
 	kill -TERM "$worker"
@@ -280,8 +283,10 @@ test_notify() {
 	# the second one, because the worker may have been about to claim when the first came
 	for order in 1 2; do
 		sql -v name="$scenario" -v order=$order <<-'SQL'
-			SET trigger_idem.notify = on;
+			BEGIN;
+			SET LOCAL trigger_idem.notify = on;
 			SELECT FROM trigger_idem.trigger_task('order', jsonb_build_object('order_id', :order), tags => ARRAY[:'name']);
+			COMMIT;
 		SQL
 		wait_for "SELECT ($unfinished) = 0"
 	done

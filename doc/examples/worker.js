@@ -142,7 +142,8 @@ process.on('SIGTERM', () => {
   wake()
 })
 
-const listener = new pg.Client()
+// LISTEN needs a connection of its own: where the others go to a pooler, another server
+const listener = new pg.Client({ host: process.env.LISTEN_HOST, port: process.env.LISTEN_PORT })
 listener.on('error', () => {}) // then there is polling
 listener.on('notification', message => { if (message.payload === QUEUE) wake() })
 await listener.connect()

@@ -9,8 +9,8 @@ Conformance - a server on which one job is worked in all the ways there are
 
 A kind of worker is a database of its own, in which the task "deliver" and its
 variants are worked in one way: by CALL work() or by background workers, with a
-handler that is a procedure or a function, or by an application over SQL.  All
-do the same job: the steps charge and ship, each with a row and a call to the
+handler that is a procedure or a function, or by an application over SQL, directly
+or through PgBouncer in transaction mode.  All do the same job: the steps charge and ship, each with a row and a call to the
 outside, and a row of their own before they complete the run.
 
 What differs between the kinds is said here, in %kinds, and nowhere else.
@@ -23,6 +23,7 @@ use strict;
 use warnings;
 
 use Exporter 'import';
+use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -50,6 +51,13 @@ our @EXPORT = qw(
 #
 # A background worker has no client who could see anything, and it runs no code of
 # a user outside of attempts.
+my %application = (
+	work => '\i',    # and the script
+	commits => 1,
+	output => '"delivered"',
+	lease => '1 second',
+	done => qr/^t$/,
+	lost => qr/^tTI002$/);
 my %kinds = (
 	session_procedure => {
 		work => 'CALL trigger_idem.work()',
@@ -73,14 +81,9 @@ my %kinds = (
 	  { handler => 'job_procedure', commits => 1, output => '', lease => '1 hour' },
 	background_function =>
 	  { handler => 'job_function', commits => 0, output => '"delivered"', lease => '1 hour' },
-	application => {
-		work => '\i',    # and the script
-		commits => 1,
-		output => '"delivered"',
-		lease => '1 second',
-		done => qr/^t$/,
-		lost => qr/^tTI002$/
-	});
+	application => \%application,
+	# where PgBouncer is there
+	pooled_application => \%application);
 
 # The job, but for what an application does itself.  The payload says what happens
 # at which place of it, in its first attempts or the only one:
@@ -259,7 +262,52 @@ FROM trigger_idem.run_claim('application ' || pg_backend_pid(), queue => NULL) \
 \o
 EOSQL
 
-my $node;
+my ($node, $pooler, $pooled_node);
+
+END
+{
+	my $status = $?;
+
+	$pooler->kill_kill if $pooler;
+	$? = $status;
+}
+
+# The server as PgBouncer in transaction mode shows it, or undef where there is
+# none: connections of clients are given those of the server for a transaction.
+sub start_pooler
+{
+	my ($program) = grep { -x } map { "$_/pgbouncer" } split(/:/, $ENV{PATH}), '/usr/sbin';
+	my $pooled = bless {%$node}, ref $node;
+	my $dir = $node->basedir;
+
+	return undef unless defined $program;
+	$pooled->{_port} = PostgreSQL::Test::Cluster::get_free_port();
+	append_to_file("$dir/users", join '', map { qq["$_" ""\n] } getpwuid($<), 'alice', 'bob');
+	append_to_file("$dir/pgbouncer.ini", sprintf <<'EOINI', $node->host, $node->port, $node->host, $pooled->port, $dir, scalar getpwuid($<), $dir);
+[databases]
+* = host=%s port=%s
+[pgbouncer]
+listen_addr =
+unix_socket_dir = %s
+listen_port = %s
+pool_mode = transaction
+auth_type = trust
+auth_file = %s/users
+admin_users = %s
+ignore_startup_parameters = options, extra_float_digits
+logfile = %s/pgbouncer.log
+EOINI
+	$pooler = IPC::Run::start([ $program, '-q', "$dir/pgbouncer.ini" ], '<' => \undef, '>' => \my $stdout, '2>' => \my $stderr);
+	$pooled->poll_query_until('postgres', 'SELECT true') or die 'PgBouncer does not come up';
+	return $pooled;
+}
+
+# What PgBouncer has open is as it was when it was opened.
+sub renew_pooled
+{
+	$pooled_node->safe_psql('pgbouncer', 'RECONNECT') if $pooled_node;
+	return;
+}
 
 =pod
 
@@ -307,13 +355,18 @@ EOCONF
 
 	foreach my $name (sort keys %kinds)
 	{
-		my $worker = { name => $name, %{ $kinds{$name} } };
+		my $worker = { name => $name, node => $node, %{ $kinds{$name} } };
 
-		$worker->{work} .= ' ' . $node->basedir . '/application.sql' if $name eq 'application';
+		$worker->{work} .= ' ' . $node->basedir . '/application.sql' if $name =~ /application$/;
 		$node->safe_psql('template1', "CREATE DATABASE $name TEMPLATE postgres");
 		create_tasks($worker);
 		push @workers, $worker;
 	}
+	# last, for it connects to the template
+	$pooled_node = start_pooler();
+	note('no PgBouncer, no pooled application') if !defined $pooled_node;
+	@workers = grep { defined $pooled_node || $_->{name} ne 'pooled_application' } @workers;
+	$_->{node} = $pooled_node foreach grep { $_->{name} eq 'pooled_application' } @workers;
 	return ($node, @workers);
 }
 
@@ -386,7 +439,7 @@ sub start_worker
 
 	return undef unless defined $worker->{work};
 	return start_sql(
-		$node, $worker->{name}, $worker->{work},
+		$worker->{node}, $worker->{name}, $worker->{work},
 		dbname => $worker->{name},
 		user => $params{user} // 'alice',
 		after =>
@@ -428,7 +481,7 @@ sub work_until
 
 	$work .= ' \g /dev/null' if $work =~ /^CALL/;
 	local $ENV{PGUSER} = $user // 'alice';
-	return $node->poll_query_until($worker->{name}, "$work\nSELECT $condition");
+	return $worker->{node}->poll_query_until($worker->{name}, "$work\nSELECT $condition");
 }
 
 =pod
@@ -454,6 +507,7 @@ sub hold_claims
 		"SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'trigger_idem worker')")
 	  or die 'background workers do not end';
 	$node->safe_psql('postgres', 'ALTER ROLE alice SET synchronous_commit = on');
+	renew_pooled();
 	return;
 }
 
@@ -470,6 +524,7 @@ sub wait_at_claims
 sub release_claims
 {
 	$node->safe_psql('postgres', 'ALTER ROLE alice RESET synchronous_commit');
+	renew_pooled();
 	return;
 }
 

@@ -1,0 +1,113 @@
+#!/usr/bin/env bash
+# The suites on a PostgreSQL 15 of our own, built from Debian's source.
+#
+#	test/assertions.sh			with its assertions on
+#	test/assertions.sh valgrind	the regression suite, the server under valgrind
+#	test/assertions.sh undefined	on the machine's server, the extension with
+#						gcc's undefined behaviour sanitiser
+#
+# The server is kept (see test/README.md).  The last line is "N passed, N failed".
+set -euo pipefail
+
+checkout=$(cd "$(dirname "$0")/.." && pwd)
+# shellcheck source=test/lib.sh
+. "$checkout/test/lib.sh"
+# shellcheck source=test/suites.sh
+. "$checkout/test/suites.sh"
+# shellcheck source=test/servers.sh
+. "$checkout/test/servers.sh"
+
+# A copy of it, for the extension is installed into it
+use_assertion_server() {
+	need_packages "${source_packages[@]}"
+	make_workplace
+	need_assertion_server
+	cp -a "$assertion_server" "$work/server"
+	give "$work/server"
+	use_server 15 "$work/server/bin"
+}
+
+# ---------- Assertions ----------
+
+# Also what a write of our memory after its end, and reading what was never
+# written, leave behind: such a server fills both with patterns.
+run_assertions() {
+	use_assertion_server
+	install_build COPT=-Werror
+	start_server
+	step "assertions: regression suite" 15 test_regress
+	step "assertions: hostile objects" 15 test_hostile
+	step "assertions: isolation specs" 15 test_isolation
+	step "assertions: server log" 15 test_server_log
+}
+
+# ---------- valgrind ----------
+
+# As pg_ctl start, but under valgrind
+start_under_valgrind() {
+	mkdir "$work/valgrind"
+	give "$work/valgrind"
+	as_user "$pg_bin/initdb" -D "$work/data" -A trust -U postgres -E UTF8 --locale=C.UTF-8 -N >/dev/null
+	as_user tee -a "$work/data/postgresql.conf" <"$work/server.conf" >/dev/null
+	as_user valgrind --quiet --vgdb=no --leak-check=no --trace-children=yes \
+		--gen-suppressions=all --suppressions="$work/server/valgrind.supp" \
+		--log-file="$work/valgrind/%p.log" \
+		"$pg_bin/postgres" -D "$work/data" -c listen_addresses='' -c unix_socket_directories="$socket" \
+		-c log_min_messages=warning -c log_line_prefix='%m [%p] %e ' -c max_prepared_transactions=10 \
+		-c deadlock_timeout=10s >"$work/data/server.log" 2>&1 &
+	for _ in $(seq 600); do
+		! as_user "$pg_bin/pg_isready" -q -h "$socket" || return 0
+		sleep 0.1
+	done
+	echo "the server under valgrind does not come up"
+	return 1
+}
+
+# Any error is ours: the server's own tests are without.  Each process has a log.
+valgrind_is_content() {
+	[ "$(find "$work/valgrind" -name '*.log' | wc -l)" -gt 20 ] || return 1
+	! cat "$work"/valgrind/*.log | grep . | head -n 100
+}
+
+test_valgrind() {
+	start_under_valgrind
+	test_regress
+	stop_server fast
+	check "valgrind has found no error" valgrind_is_content
+}
+
+run_valgrind() {
+	use_assertion_server
+	install_build COPT=-Werror PG_CFLAGS="-g -DUSE_VALGRIND"
+	step "valgrind: regression suite" 15 test_valgrind
+}
+
+# ---------- Undefined behaviour ----------
+
+is_defined() {
+	! grep 'runtime error' "$work/data/server.log"
+}
+
+run_undefined() {
+	need_packages postgresql-15 postgresql-server-dev-15 make gcc libc6-dev
+	make_workplace
+	use_server 15 /usr/lib/postgresql/15/bin
+	# -fno-sanitize-recover would end the server; reports in its log name the line
+	install_build PG_CFLAGS="-fsanitize=undefined -g -DUSE_ASSERT_CHECKING" SHLIB_LINK=-fsanitize=undefined
+	start_server
+	step "undefined behaviour: regression suite" 15 test_regress
+	step "undefined behaviour: isolation specs" 15 test_isolation
+	check "there is no undefined behaviour" is_defined
+	test_server_log
+}
+
+case ${1:-assertions} in
+assertions) run_assertions ;;
+valgrind) run_valgrind ;;
+undefined) run_undefined ;;
+*)
+	echo "usage: test/assertions.sh [assertions|valgrind|undefined]" >&2
+	exit 2
+	;;
+esac
+finish

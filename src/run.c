@@ -667,8 +667,9 @@ end_attempt(LockWaitPolicy policy, const pg_uuid_t *run_id, int attempt,
 				memcmp(DatumGetUUIDP(entry.values[ENTRY_WAIT_ID - 1]), &result->wait_id,
 					   sizeof(pg_uuid_t)) != 0)
 				entry_end_wait(run_id, &entry, now);
-			/* or fails after it: what the entry knows of it is overwritten */
-			else if (ends[result->end].counts)
+			/* or is due at another time: what the entry knows of it is overwritten */
+			else if (result->end != ATTEMPT_WAITING && outcome.visible_from !=
+					 DatumGetTimestampTz(entry.values[ENTRY_VISIBLE_FROM - 1]))
 				entry_end_wait(run_id, &entry, now);
 			entry_requeue(&entry, result, &outcome);
 			if (outcome.status == RUN_QUEUED)

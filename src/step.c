@@ -641,7 +641,7 @@ step_once_global(Step *step, const StepAction *action, const Interval *ttl, bool
 	owner_begin(&scope);
 	statement_run(&upsert_global_step, values, nulls);
 	owner_end(&scope);
-	environment_keep(step->environment);
+	environment_keep(step->environment, NULL);
 	CommandCounterIncrement();
 	stats_count(STAT_STEPS_DONE);
 	return output;

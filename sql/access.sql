@@ -87,7 +87,7 @@ END $$;
 SET ROLE regress_stranger;
 SELECT * FROM access_test.try(:'run_id', :'token');
 SELECT relname, (xpath('/row/n/text()', query_to_xml(format('SELECT count(*) AS n FROM trigger_idem.%I', relname), false, true, '')))[1] AS seen
-FROM unnest('{runs,attempts,steps,waits,wait_tokens,idempotency_keys,tasks,queues,schedules,environments,grants}'::text[]) relname;
+FROM unnest('{runs,attempts,steps,waits,wait_tokens,idempotency_keys,tasks,queues,schedules,grants}'::text[]) relname;
 RESET ROLE;
 DROP OWNED BY regress_stranger;
 

@@ -244,6 +244,7 @@ CREATE FUNCTION trigger_idem.runs_page(filter jsonb DEFAULT '{}')
 RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $$
 DECLARE
 	-- so many runs are read at most, of all and of the unfinished

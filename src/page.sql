@@ -243,6 +243,7 @@ CREATE FUNCTION trigger_idem.run_page(run_id uuid)
 RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $$
 DECLARE
 	present constant timestamptz := clock_timestamp();

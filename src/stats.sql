@@ -50,6 +50,7 @@ RETURNS TABLE (
 	since timestamptz)
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $$
 BEGIN
 	RETURN QUERY SELECT s.name, s.label, s.value, s.since FROM trigger_idem.stats_shared() s;

@@ -47,6 +47,7 @@ RETURNS TABLE (
 	data jsonb)
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET DateStyle = ISO
 AS $$
 #variable_conflict use_column

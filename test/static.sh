@@ -119,9 +119,9 @@ ok "sql_gate.py finds what it should" sql_gate self-test test/static/sql_gate_sn
 # in the Makefile's order; a line that ends in a backslash goes on
 read -ra parts < <(sed -e ':next; /\\$/ { N; s/\\\n//; b next; }' Makefile | sed -n 's/^SQL_PARTS = //p')
 parts=("${parts[@]/#/src/}")
-ok "the install script lets nobody in" sql_gate script "${parts[@]/%/.sql}"
+ok "the install script lets nobody in" sql_gate script "${parts[@]/%/.sql}" trigger_idem.control
 for script in src/upgrade/*.sql; do
-	[ ! -e "$script" ] || ok "$script lets nobody in" sql_gate script "$script"
+	[ ! -e "$script" ] || ok "$script lets nobody in" sql_gate script "$script" trigger_idem.control
 done
 ok "the SQL in C lets nobody in" sql_gate c src/*.c
 ok "cppcheck finds nothing" run_cppcheck

@@ -162,6 +162,8 @@ BEGIN
 	EXECUTE format('ALTER DATABASE %I SET statement_timeout = 100', current_database());
 	EXECUTE format('ALTER DATABASE %I SET lock_timeout = 80', current_database());
 	EXECUTE format('ALTER DATABASE %I SET idle_in_transaction_session_timeout = 60000', current_database());
+	-- compiling takes longer than most calls
+	EXECUTE format('ALTER DATABASE %I SET jit = off', current_database());
 	EXECUTE format('ALTER DATABASE %I SET log_min_error_statement = panic', current_database());
 	EXECUTE format('ALTER DATABASE %I SET lc_messages = %L', current_database(), 'C');
 END $$;

@@ -123,14 +123,17 @@ OPTIONAL = {"delay", "run_at", "idempotency_group", "concurrency_limit", "run_as
 class Values:
     """Draws values with a random source; what the store holds is told by refresh()."""
 
-    def __init__(self, random, objects, nested_commands):
+    def __init__(self, random, objects, nested_commands, values_of):
         self.random = random
+        self.values_of = values_of  # finds values of other types
+        self.others = {}
         self.objects = objects  # OIDs: "regproc", "regrole"
         self.nested_commands = nested_commands  # draws commands for a handler's payload
         self.ids = {"run": [], "token": [], "attempt": []}
 
     def refresh(self, ids):
         self.ids = ids
+        self.others = {}
 
     def draw_mild(self, type_name, name):
         """A value for an argument of this type and name with which a call is likely to get far."""
@@ -155,7 +158,11 @@ class Values:
         if self.random.random() < 0.08:
             return None
         maker = getattr(self, "_" + type_name.replace("[]", "_array").replace(" ", "_"), None)
-        return maker(name) if maker else self.random.choice([None, "", "0", "{}", "a"])
+        if maker:
+            return maker(name)
+        if type_name not in self.others:
+            self.others[type_name] = self.values_of(type_name)
+        return self.random.choice(self.others[type_name])
 
     def _text(self, name):
         likely = NAMED_TEXTS.get(name)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Refuses SQL of ours that somebody else's objects could get into.
 
-Usage: sql_gate.py script FILE...      an install or upgrade script, in parts
+Usage: sql_gate.py script FILE...      an install or upgrade script, in parts, and the control file
        sql_gate.py c FILE...           the SQL texts in C files
        sql_gate.py self-test FILE      snippets, each with the rules that it breaks
 
@@ -10,6 +10,7 @@ PostgreSQL's own parser (Debian's python3-pglast), and so are the bodies of func
 in SQL and PL/pgSQL.  RULES says what is looked for, and why.
 """
 
+import itertools
 import re
 import sys
 
@@ -36,7 +37,12 @@ RULES = {
     "nullif": "NULLIF means the = of the search path",
     "case-when": "CASE value WHEN means the = of the search path",
     "join-using": "JOIN USING and NATURAL mean the = of the search path",
-    # Functions
+    # Functions.  In their bodies functions, operators and casts to types of pg_catalog need no
+    # schema where nothing but pg_catalog and pg_temp is searched, and pg_temp last: nobody can
+    # make anything in the one, and functions and operators are not found in the other.  That is
+    # so in bodies of functions that SET search_path to the two, and in those of RETURN and BEGIN
+    # ATOMIC, whose names are looked up when the extension is installed.
+    "control": "the control file does not have the script installed with pg_catalog as the search path",
     "search-path": "a function in SQL or PL/pgSQL does not SET search_path",
     "definer-path": "a SECURITY DEFINER function does not SET search_path = pg_catalog, pg_temp",
     "volatility": "a function does not say how volatile it is",
@@ -53,17 +59,14 @@ RULES = {
     "syntax": "PostgreSQL's parser does not take it",
 }
 
-# What only the search path decides, and nobody can get at where that is pinned to pg_catalog
-# and pg_temp, which is not searched for operators and functions: by the function itself, or by
-# CREATE EXTENSION, where a standard body is bound.  A function in a language with the rights
-# of its definer keeps to all rules all the same.
-PATH_RULES = {"function", "operator", "cast", "in", "between", "like", "is-distinct-from", "nullif", "case-when",
-              "join-using"}
-
 # Types of pg_catalog whose names are no keywords.  In declarations of columns and
 # arguments they need no schema: there pg_catalog is searched first.
 CATALOG_TYPES = {"text", "uuid", "jsonb", "timestamptz", "bytea", "float8", "regproc", "regrole", "name", "oid", "record",
-                 "void", "tid", "xid", "int4", "int8", "bool"}
+                 "void", "tid", "xid", "int4", "int8", "bool", "regtype", "regclass"}
+
+# What does no harm where only pg_catalog and pg_temp are searched
+PINNED = {"function", "operator", "in", "between", "like", "is-distinct-from", "nullif", "case-when", "join-using", "collation"}
+PINNED_PATH = ["pg_catalog", "pg_temp"]
 
 # Where SPI is given what is no text of ours: (file, argument), and why
 SPI_EXCEPTIONS = {
@@ -203,11 +206,22 @@ def plpgsql_queries(tree):
         yield from plpgsql_queries(child)
 
 
+def without_pinned(findings):
+    """Of findings, those that count where only pg_catalog and pg_temp are searched"""
+    return ((rule, what) for rule, what in findings
+            if rule not in PINNED and not (rule == "cast" and what in CATALOG_TYPES))
+
+
 def check_body(language, body, text):
     if language == "sql":
         yield from check_query(body)
     elif language == "plpgsql":
-        for query in plpgsql_queries(pglast.parse_plpgsql(text)):
+        try:
+            queries = list(plpgsql_queries(pglast.parse_plpgsql(text)))
+        except pglast.parser.ParseError as error:
+            yield "syntax", f"{error}: {text[:100]}"
+            return
+        for query in queries:
             yield from check_query(query)
 
 
@@ -218,19 +232,17 @@ def check_function(function, text):
     path = pinned_path(options)
     if language not in ("c", "internal") and path is None and "sql_body" not in function:
         yield "search-path", name
-    is_definer = options.get("security", [{}])[0].get("boolval")
-    if is_definer and path != ["pg_catalog", "pg_temp"]:
+    if options.get("security", [{}])[0].get("boolval") and path != PINNED_PATH:
         yield "definer-path", name
     if not function.get("is_procedure"):
         if "volatility" not in options:
             yield "volatility", name
         if "parallel" not in options:
             yield "parallel", name
+    yield from without_pinned(check_tree(function.get("sql_body")))
     if language in ("sql", "plpgsql") and "as" in options:
-        broken = check_body(language, options["as"][0][0]["sval"], text)
-        if path == ["pg_catalog", "pg_temp"] and not is_definer:
-            broken = (finding for finding in broken if finding[0] not in PATH_RULES)
-        yield from broken
+        findings = check_body(language, options["as"][0][0]["sval"], text)
+        yield from without_pinned(findings) if path == PINNED_PATH else findings
 
 
 def check_do(statement):
@@ -290,10 +302,7 @@ def check_statement(statement, text):
         if node["@"] == "Constraint" and "conname" not in node and \
                 node["contype"]["name"] not in ("CONSTR_NOTNULL", "CONSTR_NULL", "CONSTR_DEFAULT", "CONSTR_GENERATED", "CONSTR_IDENTITY"):
             yield "constraint-name", node["contype"]["name"]
-    is_bound = statement["@"] == "CreateFunctionStmt" and "sql_body" in statement
-    for rule, what in check_tree(statement):
-        if not is_bound or rule not in PATH_RULES:
-            yield rule, what
+    yield from check_tree({part: value for part, value in statement.items() if part != "sql_body"})
 
 
 # ---------- The script as a whole ----------
@@ -376,13 +385,18 @@ def check_script(text, is_whole=True):
         return
     statements = []
     for raw in parsed:
-        # in characters, not bytes
         length = raw.stmt_len or len(text) - raw.stmt_location
         source = text[raw.stmt_location:raw.stmt_location + length]
         statements.append(raw.stmt(skip_none=True))
         yield from check_statement(statements[-1], source)
     if is_whole:
         yield from check_whole(statements)
+
+
+def check_control(text):
+    for setting in ("schema = pg_catalog", "relocatable = false"):
+        if not re.search(f"^{setting}$", text, re.MULTILINE):
+            yield "control", setting
 
 
 # ---------- C ----------
@@ -450,12 +464,14 @@ def check_c(file, text):
 # ---------- The command ----------
 
 def self_test(text):
-    """Each snippet, after a line "-- script:", "-- part:" or "-- c:" with the rules, breaks just these."""
+    """Each snippet, after a line "-- script:", "-- part:", "-- control:" or "-- c:", breaks the rules named there."""
+    checks = {"script": check_script, "part": lambda snippet: check_script(snippet, False),
+              "control": check_control, "c": lambda snippet: check_c("snippet.c", snippet)}
     failures = []
-    for kind, rules, snippet in re.findall(r"^-- (script|part|c):(.*)\n((?:(?!-- (?:script|part|c):).*\n?)*)", text, re.MULTILINE):
+    for kind, rules, snippet in re.findall(
+            r"^-- (script|part|control|c):(.*)\n((?:(?!-- (?:script|part|control|c):).*\n?)*)", text, re.MULTILINE):
         expected = set(rules.replace(",", " ").split()) - {"nothing"}
-        found = set(rule for rule, _ in (check_c("snippet.c", snippet) if kind == "c" else
-                                         check_script(snippet, kind == "script")))
+        found = {rule for rule, _ in checks[kind](snippet)}
         if found != expected:
             failures.append(f"expected {sorted(expected)}, found {sorted(found)}:\n{snippet}")
         self_test.seen |= expected
@@ -471,7 +487,10 @@ def main():
     if mode == "self-test":
         findings = self_test("".join(texts.values()))
     elif mode == "script":
-        findings = [f"{rule}: {what} ({RULES[rule]})" for rule, what in check_script("".join(texts.values()))]
+        controls = [text for file, text in texts.items() if file.endswith(".control")]
+        script = "".join(text for file, text in texts.items() if not file.endswith(".control"))
+        found = itertools.chain(check_script(script), *(check_control(text) for text in controls))
+        findings = [f"{rule}: {what} ({RULES[rule]})" for rule, what in found]
     else:
         findings = [f"{file}: {rule}: {what} ({RULES[rule]})" for file, text in texts.items()
                     for rule, what in check_c(file.split("/")[-1], text)]

@@ -1,5 +1,5 @@
 -- Snippets for sql_gate.py self-test.  "script" is a whole script, "part" one of which only
--- the statements count, "c" is C.  After the colon stand the rules that the snippet breaks.
+-- the statements count, "control" the control file, "c" is C.  After the colon stand the rules that the snippet breaks.
 
 -- ---------- What it is about ----------
 
@@ -174,9 +174,16 @@ END $$;
 -- part: search-path
 CREATE FUNCTION trigger_idem.f() RETURNS int LANGUAGE sql STABLE PARALLEL SAFE AS 'SELECT 1';
 -- part: nothing
-CREATE FUNCTION trigger_idem.f() RETURNS int STABLE PARALLEL SAFE RETURN lower('a') = 'a' AND 1 IN (1, 2);
--- part: relation
-CREATE FUNCTION trigger_idem.f() RETURNS int STABLE PARALLEL SAFE RETURN (SELECT t.a FROM t);
+CREATE FUNCTION trigger_idem.f() RETURNS int STABLE PARALLEL SAFE RETURN 1;
+-- control: nothing
+schema = pg_catalog
+relocatable = false
+-- control: control
+schema = public
+relocatable = false
+-- control: control
+schema = pg_catalog
+relocatable = true
 -- part: search-path
 CREATE PROCEDURE trigger_idem.f() LANGUAGE plpgsql AS 'BEGIN END';
 -- part: definer-path
@@ -185,25 +192,34 @@ CREATE FUNCTION trigger_idem.f() RETURNS int LANGUAGE sql STABLE PARALLEL SAFE S
 CREATE FUNCTION trigger_idem.f() RETURNS int LANGUAGE c STABLE PARALLEL SAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'f';
 -- part: volatility, parallel
 CREATE FUNCTION trigger_idem.f() RETURNS int LANGUAGE c AS 'MODULE_PATHNAME', 'f';
--- part: nothing
-CREATE FUNCTION trigger_idem.f() RETURNS int LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS 'SELECT lower(''a''); SELECT 1 + 1';
 -- part: function, operator
 CREATE FUNCTION trigger_idem.f() RETURNS int LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, public AS 'SELECT lower(''a''); SELECT 1 + 1';
--- part: function, operator
-CREATE FUNCTION trigger_idem.f() RETURNS int LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 'SELECT lower(''a''); SELECT 1 + 1';
+-- part: function, operator, search-path
+CREATE FUNCTION trigger_idem.f() RETURNS int LANGUAGE sql STABLE PARALLEL SAFE AS 'SELECT lower(''a''); SELECT 1 + 1';
 -- part: nothing
-CREATE FUNCTION trigger_idem.f() RETURNS int STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp BEGIN ATOMIC SELECT lower('a'); END;
+CREATE FUNCTION trigger_idem.f() RETURNS int LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS 'SELECT lower(''a''); SELECT 1 + 1';
+-- part: nothing
+CREATE FUNCTION trigger_idem.f(a text) RETURNS int STABLE PARALLEL SAFE RETURN lower(a)::text || CASE a WHEN 'b' THEN 'c' END;
+-- part: relation
+CREATE FUNCTION trigger_idem.f() RETURNS int STABLE PARALLEL SAFE BEGIN ATOMIC SELECT lower(t.a) FROM t; END;
+-- part: cast
+CREATE FUNCTION trigger_idem.f(a text) RETURNS int STABLE PARALLEL SAFE RETURN a::run_status;
+-- part: function
+CREATE FUNCTION trigger_idem.f(a text DEFAULT lower('A')) RETURNS int STABLE PARALLEL SAFE RETURN 1;
 -- part: operator
-CREATE FUNCTION trigger_idem.f() RETURNS int LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+CREATE FUNCTION trigger_idem.f() RETURNS int LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_temp, pg_catalog AS
 $$ DECLARE a int; BEGIN a := 1 + 1; RETURN a; END $$;
 -- part: between
-CREATE FUNCTION trigger_idem.f(a int) RETURNS int LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+CREATE FUNCTION trigger_idem.f(a int) RETURNS int LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = public AS
+$$ BEGIN IF a BETWEEN 1 AND 2 THEN RETURN 1; END IF; RETURN 2; END $$;
+-- part: nothing
+CREATE FUNCTION trigger_idem.f(a int) RETURNS int LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS
 $$ BEGIN IF a BETWEEN 1 AND 2 THEN RETURN 1; END IF; RETURN 2; END $$;
 -- part: relation
 CREATE FUNCTION trigger_idem.f(a int) RETURNS int LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS
 $$ DECLARE r record; BEGIN FOR r IN SELECT t.a FROM t LOOP NULL; END LOOP; RETURN 1; END $$;
 -- part: function
-CREATE FUNCTION trigger_idem.f(a int) RETURNS int LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+CREATE FUNCTION trigger_idem.f(a int) RETURNS int LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = public AS
 $$ BEGIN EXECUTE format('SELECT %s', a); RETURN 1; END $$;
 -- part: function
 DO $$ BEGIN PERFORM now(); END $$;

@@ -50,6 +50,9 @@ BEGIN
 	END;
 END $$;
 
+-- it is the table that is refused, not the file
+GRANT pg_write_server_files TO regress_mallory;
+
 SET ROLE regress_mallory;
 
 -- ---------- The tables themselves ----------

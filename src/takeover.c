@@ -149,9 +149,12 @@ int
 take_over_dead(void)
 {
 	int			taken = 0;
-	List	   *list = executing_list();
+	List	   *list;
 	ListCell   *cell;
 
+	/* before the tables: who drops the extension locks it first, and then them */
+	store_pin();
+	list = executing_list();
 	foreach(cell, list)
 	{
 		Executing  *executing = lfirst(cell);

@@ -189,6 +189,10 @@ foreach my $command ($drop, "BEGIN; $drop; $create; COMMIT")
 	wait_at_gate($node, 'worker');
 	my $dropping = start_sql($node, 'dropping', $command);
 	wait_for_lock($node, 'dropping', 'object');
+	# so long that it looks for dead workers before it claims again
+	$node->poll_query_until('postgres',
+		"SELECT clock_timestamp() - query_start > '1.2 s' FROM pg_stat_activity WHERE application_name = 'worker'")
+	  or die 'the worker is gone';
 
 	open_gate($gate);
 	is(finish_sql($dropping), '', "$what: waits, then succeeds");

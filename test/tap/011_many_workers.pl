@@ -79,9 +79,15 @@ sub work_all
 	cmp_ok(scalar(grep { $_ > 0 } @processed), '>', 1, "$what: by more than one of them");
 	is( $node->safe_psql(
 			'postgres',
-			'SELECT count(*), count(DISTINCT run_id), min(attempt), max(attempt) FROM executed'),
-		"$runs|$runs|1|1",
-		"$what: each once, in its first attempt");
+			'SELECT count(*), count(DISTINCT run_id) FROM executed'),
+		"$runs|$runs",
+		"$what: each once");
+	# a worker that is slow gives what it has in hand and has not begun to others
+	is( $node->safe_psql(
+			'postgres',
+			"SELECT count(*) FROM executed e JOIN trigger_idem.attempts a USING (run_id, attempt) WHERE a.status <> 'completed'"),
+		'0',
+		"$what: in the attempt that completed it");
 	is( $node->safe_psql(
 			'postgres',
 			"SELECT status, count(*) FROM trigger_idem.runs WHERE task_id = '$task' GROUP BY 1"),
@@ -89,9 +95,10 @@ sub work_all
 		"$what: all are completed");
 	is( $node->safe_psql(
 			'postgres',
-			"SELECT a.status, count(*) FROM trigger_idem.attempts a JOIN trigger_idem.runs r USING (run_id) WHERE task_id = '$task' GROUP BY 1"),
+			"SELECT a.status, count(*) FROM trigger_idem.attempts a JOIN trigger_idem.runs r USING (run_id)
+			 WHERE task_id = '$task' AND a.status <> 'released' GROUP BY 1"),
 		"completed|$runs",
-		"$what: one attempt each");
+		"$what: one attempt each, but for what was given away");
 	is($node->safe_psql('postgres', 'SELECT count(*) FROM trigger_idem.queue_entry'),
 		'0', "$what: the queue is empty");
 	unlike(slurp_file($node->logfile, $log_offset),

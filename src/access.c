@@ -215,7 +215,10 @@ caller_access(void)
 	RoleAccess *known;
 	RoleAccess	read;
 
-	/* what was revoked since is not to be used in a transaction under way either */
+	/*
+	 * what was revoked since is not to be used in a transaction under way
+	 * either
+	 */
 	AcceptInvalidationMessages();
 	if (likely(!cache_stale))
 	{

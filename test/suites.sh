@@ -203,7 +203,7 @@ test_dashboard() {
 	fi
 }
 
-# TAP tests start their own servers.  test_tap [FILE]...: all, or these
+# TAP tests start their own servers.  test_tap FILE...
 test_tap() {
 	local status=0
 	mkdir -p "$work/tap"

@@ -232,6 +232,28 @@ SELECT access FROM trigger_idem.grants WHERE role = 'regress_again';
 SET ROLE regress_alice;
 SELECT left(helper.error_of(format('SELECT trigger_idem.run_cancel(%L)', :'run_id')), 5) AS error;
 RESET ROLE;
+-- nor when it may use the schema by inheritance, or had its name from another role by ALTER ROLE
+SELECT trigger_idem.access_grant('regress_again', 'admin');
+DROP OWNED BY regress_again;
+DROP ROLE regress_again;
+CREATE ROLE regress_again IN ROLE regress_alice;
+GRANT EXECUTE ON FUNCTION trigger_idem.environment_create TO regress_again;
+SET ROLE regress_again;
+SELECT left(helper.error_of($$SELECT trigger_idem.environment_create('access_other')$$), 5) AS error;
+SELECT count(*) FROM trigger_idem.runs WHERE payload = '"of the owner"';
+RESET ROLE;
+SELECT trigger_idem.access_grant('regress_again', 'trigger', 'access_task');
+SELECT access, task_id FROM trigger_idem.grants WHERE role = 'regress_again';
+SELECT trigger_idem.access_grant('regress_carol', 'admin');
+ALTER ROLE regress_carol RENAME TO regress_carol_before;
+ALTER ROLE regress_again RENAME TO regress_carol;
+SET ROLE regress_carol;
+SELECT left(helper.error_of(format('SELECT trigger_idem.run_cancel(%L)', :'run_id')), 5) AS error;
+SELECT count(*) FROM trigger_idem.runs WHERE payload = '"of the owner"';
+RESET ROLE;
+ALTER ROLE regress_carol RENAME TO regress_again;
+ALTER ROLE regress_carol_before RENAME TO regress_carol;
+REVOKE regress_alice FROM regress_again;
 -- nor a task what was granted on an old one
 SELECT trigger_idem.task_create('access_name');
 SELECT trigger_idem.access_grant('regress_bob', 'admin', 'access_name');
@@ -263,7 +285,6 @@ WHERE relnamespace = 'trigger_idem'::regnamespace AND relkind IN ('r', 'v') AND 
 -- ---------- Views ----------
 
 -- a function that is cheap enough to be pushed down sees no more than the view shows
-REVOKE regress_again FROM regress_alice;
 SET ROLE regress_alice;
 CREATE FUNCTION pg_temp.leak(text) RETURNS boolean LANGUAGE plpgsql COST 0.0000001 AS $$
 BEGIN RAISE NOTICE 'saw %', $1; RETURN true; END $$;

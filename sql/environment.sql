@@ -51,6 +51,7 @@ SELECT trigger_idem.task_create('environment_owned', queue => 'environment_owned
 RESET ROLE;
 SELECT trigger_idem.access_revoke('regress_outsider', 'work');
 SELECT trigger_idem.access_grant('regress_outsider', 'work', 'environment_owned');
+SELECT token AS tenants_token FROM trigger_idem.wait_token_create(environment => 'tenant') \gset
 SET ROLE regress_outsider;
 SELECT run_id AS owned FROM trigger_idem.trigger_task('environment_owned', '"of its owner"', 'k', environment => 'tenant') \gset
 SELECT is_cached FROM trigger_idem.trigger_task('environment_owned', NULL, 'k', environment => 'tenant');
@@ -62,6 +63,12 @@ SELECT trigger_idem.run_enter(:'owned', 1);
 SELECT token FROM trigger_idem.wait_token_create() \gset
 SELECT trigger_idem.run_once_sql('s', 'SELECT 1', scope => 'global');
 SELECT trigger_idem.wait_token_complete(:'token');
+-- but not for tasks, keys, runs and tokens of others
+SELECT helper.error_of($$SELECT trigger_idem.trigger_task('environment_task')$$);
+SELECT left(helper.error_of(format('SELECT trigger_idem.wait_token_complete(%L)', :'tenants_token')), 5) AS error;
+SELECT count(status) FROM trigger_idem.runs_walk(false, NULL, NULL, NULL, 'tenant', 'environment_task', NULL, NULL, NULL, 10);
+SELECT trigger_idem.idempotency_key_holder('environment_task', 'k', 'tenant');
+SELECT count(*) FROM trigger_idem.run_claim('w', 'environment_test', 10, environment => 'tenant');
 COMMIT;
 SELECT trigger_idem.run_complete(:'owned', 1);
 SELECT trigger_idem.idempotency_key_reset('environment_owned', 'k', 'tenant');

@@ -143,3 +143,22 @@ SELECT trigger_idem.idempotency_key_holder('page_list', 'list 3', 'default') IS 
 RESET ROLE;
 DROP OWNED BY regress_page;
 DROP ROLE regress_page;
+
+-- ---------- A search path of others ----------
+
+CREATE SCHEMA page_path;
+CREATE FUNCTION page_path.replace(text, text, text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE 'replace() of others'; END $$;
+CREATE FUNCTION page_path.concat(text, text, text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE 'concat() of others'; END $$;
+CREATE FUNCTION page_path.clock_timestamp() RETURNS timestamptz LANGUAGE plpgsql AS $$ BEGIN RAISE 'clock_timestamp() of others'; END $$;
+CREATE FUNCTION page_path.append(text, text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE '|| of others'; END $$;
+CREATE OPERATOR page_path.|| (LEFTARG = text, RIGHTARG = text, FUNCTION = page_path.append);
+CREATE FUNCTION page_path.equal(uuid, uuid) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE '= of others'; END $$;
+CREATE OPERATOR page_path.= (LEFTARG = uuid, RIGHTARG = uuid, FUNCTION = page_path.equal);
+CREATE TABLE page_path.runs (LIKE trigger_idem.runs);
+SELECT run_id FROM page \gset
+SET search_path = page_path, pg_catalog;
+SELECT replace('is', 'it', 'called');
+SELECT 'a'::text || 'b'::text;
+SELECT length(trigger_idem.run_page(:'run_id')) > 0 AS run_page, length(trigger_idem.runs_page()) > 0 AS runs_page,
+	(SELECT count(*) FROM trigger_idem.run_timeline(:'run_id')) > 0 AS run_timeline, (SELECT count(*) FROM trigger_idem.stats()) > 0 AS stats;
+RESET search_path;

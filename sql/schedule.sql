@@ -114,6 +114,7 @@ SELECT schedule_test.error_of(command) FROM unnest(ARRAY[
 	$$SELECT trigger_idem.schedule_create('s', '* * * * *', NULL)$$,
 	$$SELECT trigger_idem.schedule_create('s', '* * * * *', 'schedule_task', '[1]')$$,
 	$$SELECT trigger_idem.schedule_create('s', '* * * * *', 'schedule_task', 'null')$$,
+	$$SELECT trigger_idem.schedule_create('s', '* * * * *', 'schedule_task', jsonb_build_object('x', repeat('y', 11000000)))$$,
 	$$SELECT trigger_idem.schedule_create('s', '* * * * *', 'schedule_task', catch_up => 'some')$$,
 	$$SELECT trigger_idem.schedule_create('s', '* * * * *', 'schedule_task', catch_up => NULL)$$,
 	$$SELECT trigger_idem.schedule_create('s', '* * * * *', 'schedule_task', cron_job => NULL)$$,

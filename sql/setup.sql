@@ -16,8 +16,9 @@ EXCEPTION WHEN OTHERS THEN
 	RETURN concat_ws(' | ', SQLSTATE || ' ' || SQLERRM, nullif(detail, ''), nullif(hint, ''));
 END $$;
 
--- What user code did, in the order in which it did it
-CREATE TABLE helper.log (id bigint GENERATED ALWAYS AS IDENTITY, line text);
+-- What user code did, in the order in which it did it.  Unlogged, and so is its sequence:
+-- a number that is logged, one in 32, would be a write, after which a handler cannot wait
+CREATE UNLOGGED TABLE helper.log (id bigint GENERATED ALWAYS AS IDENTITY, line text);
 
 CREATE PROCEDURE helper.show_log() LANGUAGE plpgsql AS $$
 DECLARE

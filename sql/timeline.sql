@@ -34,6 +34,19 @@ SELECT bool_and(at >= before) AS in_order FROM (SELECT at, lag(at) OVER () AS be
 	FROM timeline, trigger_idem.run_timeline(run_id)) t;
 SELECT w.kind, w.ended_at <= a.started_at AS ended_before_it_went_on
 FROM timeline JOIN trigger_idem.waits w USING (run_id) JOIN trigger_idem.attempts a USING (run_id) WHERE a.attempt = 2;
+-- the same where it is given back
+SELECT trigger_idem.task_create('timeline_back', queue => 'timeline_back');
+SELECT FROM trigger_idem.trigger_task('timeline_back');
+SELECT run_id, attempt FROM trigger_idem.run_claim('w', 'timeline_back') \gset
+SELECT token FROM trigger_idem.wait_token_create('timeline') \gset
+BEGIN;
+SELECT trigger_idem.run_enter(:'run_id', :attempt);
+SELECT ok FROM trigger_idem.wait_for_token(:'token');
+COMMIT;
+SELECT trigger_idem.wait_token_complete(:'token');
+SELECT attempt FROM trigger_idem.run_claim('w', 'timeline_back') \gset
+SELECT trigger_idem.run_release(:'run_id', :attempt, '1 hour');
+SELECT ended_at < now() + interval '1 minute' AS ended, timed_out FROM trigger_idem.waits WHERE run_id = :'run_id';
 -- replays, as the view has them
 SELECT step, replayed FROM timeline JOIN trigger_idem.steps USING (run_id) ORDER BY step;
 

@@ -111,7 +111,7 @@ cache_invalidate(void)
 	cache_stale = true;
 }
 
-/* Syscache callback: a role, a membership or the privileges on a schema changed. */
+/* Syscache callback: a role, a membership, or privileges on a schema changed. */
 static void
 role_changed(Datum arg, int cacheid, uint32 hash)
 {
@@ -126,6 +126,8 @@ access_init(void)
 	CacheRegisterSyscacheCallback(AUTHOID, role_changed, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, role_changed, (Datum) 0);
 	CacheRegisterSyscacheCallback(NAMESPACEOID, role_changed, (Datum) 0);
+	/* whose owner has a role of its own */
+	CacheRegisterSyscacheCallback(DATABASEOID, role_changed, (Datum) 0);
 }
 
 static void
@@ -142,15 +144,9 @@ cache_reset(void)
 	cache_stale = false;
 }
 
-/*
- * Entries count while their role may use the schema.  DROP OWNED takes that away, so
- * a new role does not get what an old one of the same name was granted.
- */
 static Statement read_entries = {
-	.sql = "SELECT e.access, e.task_id FROM trigger_idem.access_entry e"
-	"  JOIN pg_catalog.pg_roles r ON r.rolname OPERATOR(pg_catalog.=) e.role::pg_catalog.name "
-	"WHERE pg_catalog.pg_has_role($1, r.oid, 'USAGE')"
-	"  AND pg_catalog.has_schema_privilege(r.oid, 'trigger_idem', 'USAGE')",
+	.sql = "SELECT e.access, e.task_id FROM trigger_idem.access_in_force e "
+	"WHERE pg_catalog.pg_has_role($1, e.role_id, 'USAGE')",
 	.expected = SPI_OK_SELECT,
 	.argtypes = {OIDOID}
 };
@@ -219,6 +215,11 @@ caller_access(void)
 	RoleAccess *known;
 	RoleAccess	read;
 
+	/*
+	 * what was revoked since is not to be used in a transaction under way
+	 * either
+	 */
+	AcceptInvalidationMessages();
 	if (likely(!cache_stale))
 	{
 		known = hash_search(cache, &user, HASH_FIND, NULL);
@@ -249,7 +250,7 @@ access_is_member(Oid user, const char *role)
 {
 	Oid			oid = get_role_oid(role, true);
 
-	return superuser_arg(user) || (OidIsValid(oid) && is_member_of_role(user, oid));
+	return superuser_arg(user) || (OidIsValid(oid) && compat_is_member(user, oid));
 }
 
 /* May the caller do everything, in every environment? */
@@ -287,7 +288,7 @@ owns_task(const Task *task)
 static Statement find_own_task = {
 	.sql = "SELECT FROM trigger_idem.task t JOIN pg_catalog.pg_roles r"
 	"  ON r.rolname OPERATOR(pg_catalog.=) t.owner::pg_catalog.name "
-	"WHERE pg_catalog.pg_has_role($1, r.oid, 'MEMBER') LIMIT 1",
+	"WHERE pg_catalog.pg_has_role($1, r.oid, 'USAGE') LIMIT 1",
 	.expected = SPI_OK_SELECT,
 	.argtypes = {OIDOID}
 };
@@ -531,10 +532,11 @@ static Statement insert_entry = {
 	.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID}
 };
 
-/* What a role of the same name was granted, which is gone: see read_entries */
+/* What another role of that name was granted */
 static Statement delete_stale_entries = {
-	.sql = "DELETE FROM trigger_idem.access_entry WHERE role OPERATOR(pg_catalog.=) $1"
-	"  AND NOT pg_catalog.has_schema_privilege($1::pg_catalog.name, 'trigger_idem', 'USAGE')",
+	.sql = "DELETE FROM trigger_idem.access_entry e WHERE e.role OPERATOR(pg_catalog.=) $1"
+	"  AND NOT EXISTS (SELECT FROM trigger_idem.access_in_force f"
+	"    WHERE f.role OPERATOR(pg_catalog.=) e.role AND f.access OPERATOR(pg_catalog.=) e.access)",
 	.expected = SPI_OK_DELETE,
 	.argtypes = {TEXTOID}
 };
@@ -613,7 +615,10 @@ access_change(FunctionCallInfo fcinfo, Statement *change, const char *function)
 	statement_run(&lock_entries, NULL, NULL);
 	/* what is to be set depends on what others have committed by now */
 	scope_see_latest(&scope);
-	statement_run(&delete_stale_entries, values, NULL);
+	if (statement_run(&delete_stale_entries, values, NULL) > 0)
+		ereport(NOTICE,
+				(errmsg("accesses of role \"%s\" without the privileges that belong to them were removed", role),
+				 errdetail("They were granted to another role of that name, or restored without privileges.")));
 	statement_run(change, values, NULL);
 	privileges_set(&scope, role);
 	owner_end(&scope);

@@ -1,5 +1,5 @@
 -- Who may do what.  Roles are stored by name, so that a dump restores anywhere;
--- task_id is empty where the access is for all tasks.
+-- task_id is empty where the access is for all tasks.  See the view access_in_force.
 CREATE TABLE trigger_idem.access_entry (
 	role text COLLATE pg_catalog."C" NOT NULL,
 	access text COLLATE pg_catalog."C" NOT NULL,

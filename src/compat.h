@@ -72,6 +72,20 @@ compat_may_set_role(Oid member, Oid role)
 #endif
 }
 
+/*
+ * Is member one of role's, by SET ROLE or by inheritance?  From 16 on there are
+ * memberships that give neither.
+ */
+static inline bool
+compat_is_member(Oid member, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return member_can_set_role(member, role) || has_privs_of_role(member, role);
+#else
+	return is_member_of_role(member, role);
+#endif
+}
+
 /* The list of all settings */
 static inline struct config_generic **
 compat_get_guc_variables(int *count)

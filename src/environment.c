@@ -65,20 +65,18 @@ environment_find(const char *environment, Snapshot snapshot, char **role)
 }
 
 /*
- * May the caller use an environment?  That of the run being executed, whoever may
- * work it.  role is set when it has one that matters.
+ * May the caller use an environment, as it is now at every isolation level?  role is
+ * set when it has one.
  */
 static EnvironmentAccess
 environment_access(const char *environment, char **role)
 {
-	const CurrentRun *run = current_run();
 	Snapshot	snapshot;
 	bool		found;
 
-	if (environment_is_default(environment) ||
-		(run && strcmp(environment, run->environment) == 0))
+	if (environment_is_default(environment))
 		return ENVIRONMENT_OPEN;
-	snapshot = store_snapshot();
+	snapshot = store_latest_snapshot();
 	found = environment_find(environment, snapshot, role);
 	UnregisterSnapshot(snapshot);
 	if (!found)
@@ -93,7 +91,7 @@ environment_is_open(const char *environment)
 {
 	char	   *role;
 
-	return environment_access(environment, &role) != ENVIRONMENT_CLOSED;
+	return environment_access(environment, &role) == ENVIRONMENT_OPEN;
 }
 
 pg_noreturn static void
@@ -114,11 +112,34 @@ environment_closed_error(const char *environment, const char *role)
 			 errdetail("Members of role \"%s\" may use it.", role)));
 }
 
+/* Is this the environment of the run being executed? */
+bool
+environment_is_of_run(const char *environment)
+{
+	return current_run() && strcmp(environment, current_run()->environment) == 0;
+}
+
+/*
+ * The environment must exist (42704) and be one that the caller may use (42501):
+ * any, if he owns the task that the call is about; that of the run which he executes,
+ * if it is about nothing but himself, which is task NULL.
+ */
+static void
+environment_require(const char *environment, const Task *task)
+{
+	char	   *role = NULL;
+	EnvironmentAccess access = environment_access(environment, &role);
+
+	if (access == ENVIRONMENT_UNKNOWN)
+		environment_unknown_error(environment);
+	if (access == ENVIRONMENT_CLOSED &&
+		!(task ? access_is_member(GetUserId(), task->owner) : environment_is_of_run(environment)))
+		environment_closed_error(environment, role);
+}
+
 /*
  * The environment that a call is about: the one given, else that of the run
- * being executed, else the setting.  It must exist (42704) and be one that the
- * caller may use (42501), or any if he owns the task that the call is about.  task
- * may be NULL.
+ * being executed, else the setting.  See environment_require().
  */
 const char *
 environment_choose(text *given, const Task *task)
@@ -126,14 +147,8 @@ environment_choose(text *given, const Task *task)
 	const CurrentRun *run = current_run();
 	const char *environment = given ? text_to_cstring(given) :
 		run ? run->environment : trigger_idem_environment();
-	char	   *role = NULL;
-	EnvironmentAccess access = environment_access(environment, &role);
 
-	if (access == ENVIRONMENT_UNKNOWN)
-		environment_unknown_error(environment);
-	if (access == ENVIRONMENT_CLOSED &&
-		!(task && access_is_member(GetUserId(), task->owner)))
-		environment_closed_error(environment, role);
+	environment_require(environment, task);
 	return environment;
 }
 
@@ -168,7 +183,7 @@ environment_check_run_as(const char *environment, const Task *task)
 
 	if (task->handler_name == NULL || environment_is_default(environment))
 		return;
-	snapshot = store_snapshot();
+	snapshot = store_latest_snapshot();
 	(void) environment_find(environment, snapshot, &role);
 	UnregisterSnapshot(snapshot);
 	run_as = get_role_oid(task->run_as, true);
@@ -198,26 +213,20 @@ environment_lock_tag(const char *environment)
 }
 
 /*
- * Something is being made in an environment: keep it from being dropped until the
- * end of the transaction.  42704 when somebody else was faster.
+ * Something is being made in an environment that was chosen: keep it from being
+ * dropped until the end of the transaction.  42704 and 42501 when somebody else was
+ * faster.
  */
 void
-environment_keep(const char *environment)
+environment_keep(const char *environment, const Task *task)
 {
 	LOCKTAG		tag;
-	Snapshot	snapshot;
-	char	   *role;
-	bool		found;
 
 	if (environment_is_default(environment))
 		return;
 	tag = environment_lock_tag(environment);
 	(void) LockAcquire(&tag, ShareLock, false, false);
-	snapshot = store_latest_snapshot();
-	found = environment_find(environment, snapshot, &role);
-	UnregisterSnapshot(snapshot);
-	if (!found)
-		environment_unknown_error(environment);
+	environment_require(environment, task);
 }
 
 static Statement upsert_environment = {
@@ -273,6 +282,14 @@ static Statement environment_in_use = {
 	"    LEFT JOIN trigger_idem.wait_token k ON k.token OPERATOR(pg_catalog.=) a.target"
 	"    WHERE COALESCE(r.environment, k.environment) OPERATOR(pg_catalog.=) $1"
 	"      AND e.environment OPERATOR(pg_catalog.<>) $1)",
+	.expected = SPI_OK_SELECT,
+	.argtypes = {TEXTOID}
+};
+
+/* prune() leaves what is locked */
+static Statement lock_environment = {
+	.sql = "SELECT FROM trigger_idem.run WHERE environment OPERATOR(pg_catalog.=) $1"
+	"  ORDER BY run_id FOR UPDATE",
 	.expected = SPI_OK_SELECT,
 	.argtypes = {TEXTOID}
 };
@@ -377,6 +394,7 @@ trigger_idem_environment_drop(PG_FUNCTION_ARGS)
 	owner_begin(&scope);
 	scope_see_latest(&scope);
 	environment_require_unused(environment, values);
+	statement_run(&lock_environment, values, NULL);
 	for (size_t i = 0; i < lengthof(delete_environment); i++)
 		dropped = statement_run(&delete_environment[i], values, NULL);
 	owner_end(&scope);

@@ -546,14 +546,14 @@ entry_end_wait(const pg_uuid_t *run_id, const Entry *entry, TimestampTz now)
 
 /*
  * Does what the entry knows of its last wait have to be kept in the wait's row?  If
- * the run fails after it, or waits for something else, the entry is overwritten.
+ * the run waits for something else, or is due at another time, it is overwritten.
  */
 static bool
-entry_leaves_wait(const Entry *entry, const AttemptResult *result)
+entry_leaves_wait(const Entry *entry, const AttemptResult *result, const RunOutcome *outcome)
 {
-	if (ends[result->end].counts)
-		return true;
-	return result->end == ATTEMPT_WAITING && !entry->nulls[ENTRY_WAIT_ID - 1] &&
+	if (result->end != ATTEMPT_WAITING)
+		return outcome->visible_from != DatumGetTimestampTz(entry->values[ENTRY_VISIBLE_FROM - 1]);
+	return !entry->nulls[ENTRY_WAIT_ID - 1] &&
 		memcmp(DatumGetUUIDP(entry->values[ENTRY_WAIT_ID - 1]), &result->wait_id,
 			   sizeof(pg_uuid_t)) != 0;
 }
@@ -676,7 +676,7 @@ end_attempt(LockWaitPolicy policy, const pg_uuid_t *run_id, int attempt,
 			run_finish(run_id, &entry, outcome.status, result, now);
 		else
 		{
-			if (entry_leaves_wait(&entry, result))
+			if (entry_leaves_wait(&entry, result, &outcome))
 				entry_end_wait(run_id, &entry, now);
 			entry_requeue(&entry, result, &outcome);
 			if (outcome.status == RUN_QUEUED)

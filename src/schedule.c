@@ -34,6 +34,7 @@
 #include "cron.h"
 #include "cronjob.h"
 #include "environment.h"
+#include "limit.h"
 #include "statement.h"
 #include "task.h"
 #include "trigger.h"
@@ -265,6 +266,7 @@ cron_arg(FunctionCallInfo fcinfo, int argument)
 static void
 payload_check(FunctionCallInfo fcinfo)
 {
+	limit_payload(fcinfo->args[ARG_PAYLOAD]);
 	if (!PG_ARGISNULL(ARG_PAYLOAD) && !JB_ROOT_IS_OBJECT(PG_GETARG_JSONB_P(ARG_PAYLOAD)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -374,7 +376,7 @@ trigger_idem_schedule_create(PG_FUNCTION_ARGS)
 	if (exists)
 		owner = schedule_role(before.owner);
 	schedule_write(fcinfo, environment, owner, exists);
-	environment_keep(environment);
+	environment_keep(environment, task);
 	/* the job of a role that is gone is not replaced by the caller's */
 	if (exists && before.cron_job &&
 		(!cron_job || strcmp(before.owner, GetUserNameFromId(owner, false)) != 0))

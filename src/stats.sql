@@ -18,22 +18,31 @@ RETURNS TABLE (
 	value float8)
 LANGUAGE sql STABLE PARALLEL RESTRICTED
 BEGIN ATOMIC
-	WITH run AS MATERIALIZED (
-		SELECT r.status, extract(epoch FROM r.started_at - r.first_run_at)::float8 AS waited
-		FROM trigger_idem.runs r),
-	bound (n, le, seconds) AS (
-		SELECT b.n, b.le, b.le::float8 FROM unnest(ARRAY['0.001', '0.0025', '0.005', '0.01', '0.025', '0.1', '0.5', '1', '5', '30', '300', '+Inf'])
+	WITH bound (n, le) AS (
+		SELECT b.n - 1, b.le FROM unnest(ARRAY['0.001', '0.0025', '0.005', '0.01', '0.025', '0.1', '0.5', '1', '5', '30', '300', '+Inf'])
 			WITH ORDINALITY b(le, n)),
+	-- few rows from one look at all runs: by state, and by how many bounds they have waited longer
+	run AS MATERIALIZED (
+		SELECT r.status, r.bucket, count(*) AS number, sum(greatest(r.waited, 0)) AS seconds
+		FROM (SELECT w.status, w.waited, (w.waited > 0.001)::int + (w.waited > 0.0025)::int + (w.waited > 0.005)::int
+				+ (w.waited > 0.01)::int + (w.waited > 0.025)::int + (w.waited > 0.1)::int + (w.waited > 0.5)::int
+				+ (w.waited > 1)::int + (w.waited > 5)::int + (w.waited > 30)::int + (w.waited > 300)::int AS bucket
+			FROM (SELECT v.status, extract(epoch FROM v.started_at - v.first_run_at)::float8 AS waited
+				FROM trigger_idem.runs v) w) r
+		GROUP BY r.status, r.bucket),
 	stat (number, name, label, value) AS (
-		SELECT 1, 'triggers', NULL, (SELECT count(*) FROM run)
+		SELECT 1, 'triggers', NULL, (SELECT COALESCE(sum(r.number), 0) FROM run r)
 		UNION ALL SELECT 2, 'hits', NULL, NULL
 		UNION ALL SELECT 3, 'steps_done', NULL, (SELECT count(*) FROM trigger_idem.steps)
 		UNION ALL SELECT 4, 'steps_replayed', NULL, (SELECT COALESCE(sum(a.steps_replayed), 0) FROM trigger_idem.attempts a)
-		UNION ALL SELECT 4 + s.n * 0.01, 'runs_ended', s.status::text, (SELECT count(*) FROM run WHERE run.status = s.status)
+		UNION ALL SELECT 4 + s.n * 0.01, 'runs_ended', s.status::text,
+				(SELECT COALESCE(sum(r.number), 0) FROM run r WHERE r.status = s.status)
 			FROM unnest(enum_range('completed'::trigger_idem.run_status, NULL)) WITH ORDINALITY s(status, n)
-		UNION ALL SELECT 5 + b.n * 0.01, 'claim_seconds_bucket', b.le, (SELECT count(*) FROM run WHERE run.waited <= b.seconds) FROM bound b
-		UNION ALL SELECT 6, 'claim_seconds_count', NULL, (SELECT count(run.waited) FROM run)
-		UNION ALL SELECT 7, 'claim_seconds_sum', NULL, (SELECT COALESCE(sum(greatest(run.waited, 0)), 0) FROM run)
+		UNION ALL SELECT 5 + b.n * 0.01, 'claim_seconds_bucket', b.le,
+				(SELECT COALESCE(sum(r.number), 0) FROM run r WHERE r.bucket <= b.n) FROM bound b
+		UNION ALL SELECT 6, 'claim_seconds_count', NULL,
+				(SELECT COALESCE(sum(r.number), 0) FROM run r WHERE r.bucket IS NOT NULL)
+		UNION ALL SELECT 7, 'claim_seconds_sum', NULL, (SELECT COALESCE(sum(r.seconds), 0) FROM run r WHERE r.bucket IS NOT NULL)
 		UNION ALL SELECT 8 + b.n * 0.01, 'wakeup_seconds_bucket', b.le, NULL FROM bound b
 		UNION ALL SELECT 9, 'wakeup_seconds_count', NULL, NULL
 		UNION ALL SELECT 10, 'wakeup_seconds_sum', NULL, NULL)

@@ -194,10 +194,14 @@ memo_note_replay(CurrentRun *run, Memo *memo)
 	MemoryContextSwitchTo(caller);
 }
 
-/* Tell what an attempt has done, for its row in the table of attempts. */
+/*
+ * Tell what an attempt has done, for its row in the table of attempts; in the
+ * memory context of the run.
+ */
 void
 step_count(const CurrentRun *run, AttemptResult *result)
 {
+	MemoryContext caller;
 	int			count = 0;
 	Datum	   *ids;
 	ListCell   *cell;
@@ -207,6 +211,7 @@ step_count(const CurrentRun *run, AttemptResult *result)
 	result->replayed = (Datum) 0;
 	if (run->replayed == NIL)
 		return;
+	caller = MemoryContextSwitchTo(run->context);
 	ids = palloc(list_length(run->replayed) * sizeof(Datum));
 	foreach(cell, run->replayed)
 	{
@@ -218,6 +223,7 @@ step_count(const CurrentRun *run, AttemptResult *result)
 	}
 	result->replayed = PointerGetDatum(construct_array(ids, count, BYTEAOID, -1, false,
 													   TYPALIGN_INT));
+	MemoryContextSwitchTo(caller);
 }
 
 /* Remember that a memo goes when the present (sub)transaction does. */
@@ -635,7 +641,7 @@ step_once_global(Step *step, const StepAction *action, const Interval *ttl, bool
 	owner_begin(&scope);
 	statement_run(&upsert_global_step, values, nulls);
 	owner_end(&scope);
-	environment_keep(step->environment);
+	environment_keep(step->environment, NULL);
 	CommandCounterIncrement();
 	stats_count(STAT_STEPS_DONE);
 	return output;

@@ -152,7 +152,10 @@ take_over_dead(void)
 	List	   *list;
 	ListCell   *cell;
 
-	/* before the tables: who drops the extension locks it first, and then them */
+	/*
+	 * before the tables: who drops the extension locks it first, and then
+	 * them
+	 */
 	store_pin();
 	list = executing_list();
 	foreach(cell, list)

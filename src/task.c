@@ -206,6 +206,10 @@ status_bits(ArrayType *names)
 	uint32		bits = 0;
 
 	deconstruct_array(names, TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls, &count);
+	if (count > RUN_STATUSES)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("release_key_on names more states than there are")));
 	for (int i = 0; i < count; i++)
 	{
 		RunStatus	status;
@@ -626,6 +630,10 @@ trigger_idem_task_create(PG_FUNCTION_ARGS)
 	owner = role_or(before.owner, owner);
 	run_as = !PG_ARGISNULL(ARG_RUN_AS) ? PG_GETARG_OID(ARG_RUN_AS) :
 		role_or(before.owner ? before.run_as : NULL, owner);
+	if (!superuser_arg(scope.user) && !compat_may_set_role(scope.user, owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be able to SET ROLE to the owner of task \"%s\"", task_id)));
 	run_as_check(owner, run_as);
 	if (has_handler)
 		handler_check_role(&handler, run_as);

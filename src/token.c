@@ -132,7 +132,7 @@ trigger_idem_wait_token_create(PG_FUNCTION_ARGS)
 			if ((is_cached = token_exists(&token)))
 				break;
 		}
-		environment_keep(environment);
+		environment_keep(environment, NULL);
 		CommandCounterIncrement();
 	}
 
@@ -143,6 +143,20 @@ trigger_idem_wait_token_create(PG_FUNCTION_ARGS)
 }
 
 /* ---------- Completing ---------- */
+
+/*
+ * May the caller use a token, a row?  In an environment that is closed to him, his own
+ * while he executes a run in it.
+ */
+static bool
+token_may_be_used(const Datum *values)
+{
+	const char *environment = TextDatumGetCString(values[WAIT_TOKEN_ENVIRONMENT - 1]);
+
+	return environment_is_open(environment) ||
+		(environment_is_of_run(environment) &&
+		 access_is_member(GetUserId(), TextDatumGetCString(values[WAIT_TOKEN_CREATED_BY - 1])));
+}
 
 /* The token argument, and its row; 42704 if it is none that the caller may use */
 static void
@@ -162,8 +176,7 @@ token_argument(FunctionCallInfo fcinfo, const char *function, pg_uuid_t *token,
 	snapshot = store_latest_snapshot();
 	found = store_fetch(STORE_WAIT_TOKEN, UUIDPGetDatum(token), snapshot, values, nulls);
 	UnregisterSnapshot(snapshot);
-	if (!found ||
-		!environment_is_open(TextDatumGetCString(values[WAIT_TOKEN_ENVIRONMENT - 1])))
+	if (!found || !token_may_be_used(values))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("token %s does not exist", run_id_text(token)),

@@ -341,7 +341,7 @@ trigger_finish(const TriggerCall *trigger)
 {
 	/* we have locked the table of runs: the task's name stays its owner's */
 	task_require_same(trigger->task->task_id, trigger->task->owner);
-	environment_keep(trigger->environment);
+	environment_keep(trigger->environment, trigger->task);
 	/* a second trigger in the same command must see these rows */
 	CommandCounterIncrement();
 }

@@ -1,3 +1,30 @@
+-- The entries of the roles that were granted them.  The privileges tell, which belong to a
+-- role and not to its name, and go with it: of each access, that on one function which comes
+-- with it and with no smaller one.
+CREATE VIEW trigger_idem.access_in_force AS
+SELECT r.oid AS role_id, e.role, e.access, e.task_id
+FROM trigger_idem.access_entry e
+	JOIN pg_catalog.pg_roles r ON r.rolname OPERATOR(pg_catalog.=) e.role::pg_catalog.name
+	JOIN pg_catalog.pg_proc p ON p.proname OPERATOR(pg_catalog.=) CASE
+		WHEN e.access OPERATOR(pg_catalog.=) 'trigger' THEN 'trigger_task'::pg_catalog.name
+		WHEN e.access OPERATOR(pg_catalog.=) 'monitor' THEN 'stats'::pg_catalog.name
+		WHEN e.access OPERATOR(pg_catalog.=) 'work' THEN 'task_create'::pg_catalog.name
+		WHEN e.access OPERATOR(pg_catalog.=) 'admin' THEN 'queue_pause'::pg_catalog.name
+	END
+WHERE p.pronamespace OPERATOR(pg_catalog.=) 'trigger_idem'::pg_catalog.regnamespace
+	AND EXISTS (SELECT FROM pg_catalog.aclexplode(p.proacl) a WHERE a.grantee OPERATOR(pg_catalog.=) r.oid);
+COMMENT ON VIEW trigger_idem.access_in_force IS 'Accesses that count, for functions and for the view reader';
+
+-- The roles that the reader is a member of, by inheritance or SET ROLE; from 16 on there are
+-- memberships that give neither.
+CREATE VIEW trigger_idem.own_role AS
+SELECT r.oid, r.rolname
+FROM pg_catalog.pg_roles r
+WHERE CASE WHEN pg_catalog.current_setting('server_version_num')::pg_catalog.int4 OPERATOR(pg_catalog.<) 160000
+	THEN pg_catalog.pg_has_role(r.oid, 'MEMBER')
+	ELSE pg_catalog.pg_has_role(r.oid, 'USAGE') OR pg_catalog.pg_has_role(r.oid, 'SET') END;
+COMMENT ON VIEW trigger_idem.own_role IS 'The roles of a reader, for the view reader';
+
 -- What the reader of a view may see: what was granted to him, in environments that
 -- are open to him, and everything of tasks that he owns; access.c has the same rules
 -- for functions.  Asked once per query, by scalar subqueries.
@@ -6,33 +33,24 @@ SELECT
 	-- superusers and the owner of the extension
 	(SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE') FROM pg_catalog.pg_class c
 	 WHERE c.oid OPERATOR(pg_catalog.=) 'trigger_idem.run'::pg_catalog.regclass) AS sees_all,
-	ARRAY(SELECT r.rolname::pg_catalog.text FROM pg_catalog.pg_roles r
-		  WHERE pg_catalog.pg_has_role(r.oid, 'MEMBER')) AS roles,
-	ARRAY(SELECT t.task_id FROM trigger_idem.task t JOIN pg_catalog.pg_roles r
-		  ON r.rolname OPERATOR(pg_catalog.=) t.owner::pg_catalog.name
-		  WHERE pg_catalog.pg_has_role(r.oid, 'MEMBER')) AS tasks,
+	ARRAY(SELECT r.rolname::pg_catalog.text FROM trigger_idem.own_role r) AS roles,
+	ARRAY(SELECT t.task_id FROM trigger_idem.task t JOIN trigger_idem.own_role r
+		  ON r.rolname OPERATOR(pg_catalog.=) t.owner::pg_catalog.name) AS tasks,
 	-- of the next two, an empty one stands for all tasks
-	ARRAY(SELECT e.task_id FROM trigger_idem.access_entry e JOIN pg_catalog.pg_roles r
-		  ON r.rolname OPERATOR(pg_catalog.=) e.role::pg_catalog.name
+	ARRAY(SELECT e.task_id FROM trigger_idem.access_in_force e
 		  WHERE e.access OPERATOR(pg_catalog.<>) 'trigger'
-			AND pg_catalog.pg_has_role(r.oid, 'USAGE')
-			AND pg_catalog.has_schema_privilege(r.oid, 'trigger_idem', 'USAGE')) AS monitored_tasks,
-	ARRAY(SELECT e.task_id FROM trigger_idem.access_entry e JOIN pg_catalog.pg_roles r
-		  ON r.rolname OPERATOR(pg_catalog.=) e.role::pg_catalog.name
+			AND pg_catalog.pg_has_role(e.role_id, 'USAGE')) AS monitored_tasks,
+	ARRAY(SELECT e.task_id FROM trigger_idem.access_in_force e
 		  WHERE e.access OPERATOR(pg_catalog.<>) 'monitor'
-			AND pg_catalog.pg_has_role(r.oid, 'USAGE')
-			AND pg_catalog.has_schema_privilege(r.oid, 'trigger_idem', 'USAGE')) AS triggered_tasks,
-	EXISTS(SELECT FROM trigger_idem.access_entry e JOIN pg_catalog.pg_roles r
-		  ON r.rolname OPERATOR(pg_catalog.=) e.role::pg_catalog.name
+			AND pg_catalog.pg_has_role(e.role_id, 'USAGE')) AS triggered_tasks,
+	EXISTS(SELECT FROM trigger_idem.access_in_force e
 		  WHERE e.access OPERATOR(pg_catalog.=) 'admin' AND e.task_id OPERATOR(pg_catalog.=) ''
-			AND pg_catalog.pg_has_role(r.oid, 'USAGE')
-			AND pg_catalog.has_schema_privilege(r.oid, 'trigger_idem', 'USAGE')) AS is_admin,
+			AND pg_catalog.pg_has_role(e.role_id, 'USAGE')) AS is_admin,
 	ARRAY(SELECT v.environment FROM trigger_idem.environment v
 		  WHERE v.role IS NOT NULL AND NOT EXISTS (
-			  SELECT FROM pg_catalog.pg_roles r
-			  WHERE r.rolname OPERATOR(pg_catalog.=) v.role::pg_catalog.name
-				AND pg_catalog.pg_has_role(r.oid, 'MEMBER'))) AS closed_environments;
-COMMENT ON VIEW trigger_idem.reader IS 'What the reader of the other views may see';
+			  SELECT FROM trigger_idem.own_role r
+			  WHERE r.rolname OPERATOR(pg_catalog.=) v.role::pg_catalog.name)) AS closed_environments;
+COMMENT ON VIEW trigger_idem.reader IS 'What the reader of a view may see, for the other views';
 
 CREATE VIEW trigger_idem.runs WITH (security_barrier) AS
 SELECT

@@ -18,7 +18,7 @@ measure() {
 	local suite
 	for suite in "$@"; do
 		case $suite in
-		tap) test_tap ;;
+		tap) test_tap "$source"/test/tap/*.pl ;;
 		*) "test_$suite" ;;
 		esac
 	done

@@ -203,16 +203,15 @@ test_dashboard() {
 	fi
 }
 
-# TAP tests start their own servers.  test_tap [FILE]...: all, or these
+# TAP tests start their own servers.  test_tap FILE...
 test_tap() {
-	local status=0 files=("$@")
-	[ "$#" -gt 0 ] || files=("$source"/test/tap/*.pl)
+	local status=0
 	mkdir -p "$work/tap"
 	give "$work/tap"
 	(cd "$work/tap" && as_user env PATH="$pg_bin:$PATH" TESTDIR="$work/tap" TEMP_CONFIG="$work/server.conf" \
 		PG_REGRESS="$pgxs/src/test/regress/pg_regress" \
 		TESTLOGDIR="$work/tap/log" TESTDATADIR="$work/tap/data" \
-		prove -v --timer -I "$pgxs/src/test/perl" -I "$source/test/tap" "${files[@]}") >"$log/tap" 2>&1 || status=$?
+		prove -v --timer -I "$pgxs/src/test/perl" -I "$source/test/tap" "$@") >"$log/tap" 2>&1 || status=$?
 	count_tests "$log/tap" "$status" '^ok [0-9]' '^not ok [0-9]'
 	# what failed, and what a file said last that broke off
 	grep -E '^(# +(Failed|at|got|expected)|.*\.pl \.+ (Failed|Dubious))' "$log/tap" | head -n 100 || true

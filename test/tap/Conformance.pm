@@ -113,7 +113,10 @@ BEGIN
 END $$;
 CREATE FUNCTION begin_job(payload jsonb) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-	IF payload ? 'alone' AND NOT pg_try_advisory_lock(1000) THEN
+	-- a lock of the session is the pooler's there, not the application's
+	IF payload ? 'alone' AND current_database() = 'pooled_application' THEN
+		INSERT INTO alone VALUES (1);
+	ELSIF payload ? 'alone' AND NOT pg_try_advisory_lock(1000) THEN
 		RAISE 'not alone';
 	END IF;
 	PERFORM pass('entered', payload);
@@ -139,7 +142,9 @@ CREATE FUNCTION end_job(payload jsonb) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
 	PERFORM add_effect('book');
 	PERFORM pass('before the end', payload);
-	IF payload ? 'alone' THEN
+	IF payload ? 'alone' AND current_database() = 'pooled_application' THEN
+		DELETE FROM alone;
+	ELSIF payload ? 'alone' THEN
 		PERFORM pg_advisory_unlock(1000);
 	END IF;
 END $$;
@@ -193,6 +198,8 @@ CREATE ROLE alice LOGIN IN ROLE workers;
 CREATE ROLE bob LOGIN IN ROLE workers;
 SELECT trigger_idem.access_grant('workers', 'trigger');
 GRANT INSERT ON effect TO workers;
+CREATE TABLE alone (one int PRIMARY KEY);
+GRANT SELECT, INSERT, DELETE ON alone TO workers;
 EOSQL
 
 # An application: a psql script that works what is due.  A transaction is one

@@ -307,7 +307,10 @@ await screenshot(phone, 'runs-phone', {})
 // ---------- Rights ----------
 
 await page.goto(new URL(`${fulfil}.html`, MONITOR).href)
-is('who may only look does not see what is not its own', await page.locator('h1').innerText(), 'That did not work')
+ok('who may only look sees what others have triggered', (await page.locator('h1').innerText()).includes('fulfil'))
+const { run_id: hidden } = await trigger('echo', null, null, ", environment => 'closed'")
+await page.goto(new URL(`${hidden}.html`, MONITOR).href)
+is('but nothing in an environment that is closed to it', await page.locator('h1').innerText(), 'That did not work')
 await page.goto(MONITOR)
 is('and has no buttons', await page.locator('.actions a:has-text("Pause"), .actions a:has-text("Cancel")').count(), 0)
 is('nor the question', (await page.goto(new URL('confirm?action=pause&queue=printer', MONITOR).href)).status(), 404)

@@ -68,6 +68,8 @@ SELECT trigger_idem.task_create('fulfil', 'shop.fulfil', min_backoff => '0.2 s',
 	trigger_idem.task_create('echo', 'shop.echo', queue => 'echo');
 SELECT trigger_idem.environment_create('staging');
 
+SELECT trigger_idem.environment_create('closed', current_user::regrole);
+
 -- who may look, and no more
 CREATE ROLE :monitor LOGIN;
 SELECT trigger_idem.access_grant(:'monitor', 'monitor');

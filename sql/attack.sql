@@ -76,6 +76,7 @@ SELECT a.* FROM (VALUES
 	('a default', 'ALTER TABLE trigger_idem.run ALTER output SET DEFAULT ''1'''),
 	('a check constraint', 'ALTER TABLE trigger_idem.run ADD CHECK (attack_test.mallorys() IS NULL)'),
 	('a policy', 'CREATE POLICY p ON trigger_idem.run'),
+	('an event trigger', 'CREATE EVENT TRIGGER e ON ddl_command_end EXECUTE FUNCTION suppress_redundant_updates_trigger()'),
 	('statistics on an expression', 'CREATE STATISTICS attack_test.s ON (attack_test.mallorys() IS NULL), status FROM trigger_idem.run'),
 	('a child table', 'CREATE TABLE attack_test.child () INHERITS (trigger_idem.run)'),
 	('a foreign key', 'CREATE TABLE attack_test.fk (id uuid REFERENCES trigger_idem.run)'),

@@ -160,6 +160,7 @@ test_pgtap() {
 		>"$log/pgtap" 2>&1 || status=$?
 	count_tests "$log/pgtap" "$status" '^ok [0-9]' '^not ok [0-9]'
 	grep -A 3 'ERROR: ' "$log/pgtap" | head -n 20 || true
+	[ "$status" -eq 0 ] || grep -E '^# ' "$log/pgtap" | head -n 40
 }
 
 test_examples() {

@@ -95,21 +95,23 @@ CREATE TEMPORARY VIEW written AS
 SELECT COALESCE(sum(n_tup_ins + n_tup_upd + n_tup_del), 0) AS rows
 FROM pg_stat_xact_all_tables WHERE schemaname = 'trigger_idem';
 
+-- other sessions and the server write WAL, but not during each of thousands of hits
 CREATE FUNCTION pg_temp.writes_of_a_hit(OUT wal numeric, OUT rows numeric) LANGUAGE plpgsql AS $$
 DECLARE
 	before pg_lsn;
 BEGIN
 	rows := -(SELECT w.rows FROM written w);
-	before := pg_current_wal_insert_lsn();
-	PERFORM trigger_idem.trigger_task('pgtap one', '{"n": 3}', 'order 1', idempotency_key_ttl => '1 hour', delay => '1 day');
-	wal := pg_current_wal_insert_lsn() - before;
+	FOR n IN 1 .. 10000 LOOP
+		before := pg_current_wal_insert_lsn();
+		PERFORM trigger_idem.trigger_task('pgtap one', '{"n": 3}', 'order 1', idempotency_key_ttl => '1 hour', delay => '1 day');
+		wal := least(wal, pg_current_wal_insert_lsn() - before);
+		EXIT WHEN n >= 100 AND wal = 0;
+	END LOOP;
 	rows := rows + (SELECT w.rows FROM written w);
 END
 $$;
-
--- other sessions and the server write WAL, but not during all of a hundred hits
-SELECT is(row(min(wal), max(rows))::text, '(0,0)', 'a hit writes no WAL and no row')
-FROM generate_series(1, 100) n, LATERAL (SELECT * FROM pg_temp.writes_of_a_hit() WHERE n > 0) w;
+SELECT is(w::text, '(0,0)', 'a hit writes no WAL and no row')
+FROM pg_temp.writes_of_a_hit() w;
 SELECT is(xmax::text, '0', 'and locks no row')
 FROM trigger_idem.idempotency_key WHERE run_id = :'first_run_id';
 SELECT is(expires_at - created_at, '30 days', 'a hit does not extend the key')

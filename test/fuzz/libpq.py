@@ -1,6 +1,7 @@
 """The few calls of libpq that the fuzz needs, the function call interface among them."""
 
 import ctypes
+import mmap
 
 OK = (0, 1, 2)  # PGRES_EMPTY_QUERY, PGRES_COMMAND_OK, PGRES_TUPLES_OK
 IDLE = 0  # PQTRANS_IDLE
@@ -42,6 +43,12 @@ _declare("PQgetvalue", _s, _p, _i, _i)
 _declare("PQgetisnull", _i, _p, _i, _i)
 _declare("PQclear", None, _p)
 _declare("PQsetNoticeReceiver", _p, _p, _Receiver, _p)
+
+
+# PQfn() copies a result here whatever its length: room for the longest that there can be,
+# which takes memory only where it is written to.
+_RESULT_MAX = 1 << 30
+_result = (ctypes.c_char * _RESULT_MAX).from_buffer(mmap.mmap(-1, _RESULT_MAX))
 
 
 class Result:
@@ -105,10 +112,9 @@ class Connection:
         for argument, value in zip(array, values):
             argument.len = -1 if value is None else len(value)
             argument.value = value
-        buffer = ctypes.create_string_buffer(1 << 20)
         length = _i()
         return Result(self._connection, _pq.PQfn(
-            self._connection, oid, buffer, ctypes.byref(length), 0, array, len(values)))
+            self._connection, oid, _result, ctypes.byref(length), 0, array, len(values)))
 
     def rows(self, sql):
         """The rows of a query that must not fail."""

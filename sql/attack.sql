@@ -28,7 +28,7 @@ SELECT run_id AS handled FROM trigger_idem.trigger_task('attack_handled', '"secr
 SELECT token FROM trigger_idem.wait_token_create(environment => 'attack_closed') \gset
 SELECT trigger_idem.schedule_create('attack_schedule', '0 0 1 1 *', 'attack_victims', cron_job => false);
 SELECT trigger_idem.run_once_sql('attack step', $$SELECT 'secret'$$, scope => 'global');
-SELECT attempt FROM trigger_idem.run_claim('w', 'attack', environment => 'attack_closed');
+SELECT attempt FROM trigger_idem.run_claim('w', 'attack', lease_duration => '1 hour', environment => 'attack_closed');
 RESET ROLE;
 -- she made her task, and may do no more than trigger from here on
 SELECT trigger_idem.access_revoke('regress_mallory', 'work');

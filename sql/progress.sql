@@ -58,7 +58,7 @@ SELECT r.status, a.error FROM trigger_idem.runs r JOIN trigger_idem.attempts a U
 -- applications: with the commit
 SELECT trigger_idem.task_create('progress_application', queue => 'progress_application');
 SELECT count(trigger_idem.trigger_task('progress_application')) FROM generate_series(1, 2);
-SELECT count(*) FROM trigger_idem.run_claim('w', 'progress_application', 2);
+SELECT count(*) FROM trigger_idem.run_claim('w', 'progress_application', 2, '1 hour');
 SELECT run_id AS first_run_id FROM trigger_idem.runs WHERE task_id = 'progress_application' ORDER BY run_id LIMIT 1 \gset
 SELECT run_id AS second_run_id FROM trigger_idem.runs WHERE task_id = 'progress_application' AND run_id <> :'first_run_id' \gset
 BEGIN;

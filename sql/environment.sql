@@ -71,6 +71,16 @@ SELECT trigger_idem.idempotency_key_holder('environment_task', 'k', 'tenant');
 SELECT count(*) FROM trigger_idem.run_claim('w', 'environment_test', 10, environment => 'tenant');
 COMMIT;
 SELECT trigger_idem.run_complete(:'owned', 1);
+-- a member who would have to SET ROLE to be the owner is him here, as in the views
+RESET ROLE;
+CREATE ROLE regress_deputy NOINHERIT IN ROLE regress_outsider;
+SELECT trigger_idem.access_grant('regress_deputy', 'work', 'environment_owned');
+SET ROLE regress_deputy;
+SELECT count(*) FROM trigger_idem.run_claim('w', NULL, 1, environment => 'tenant');
+RESET ROLE;
+DROP OWNED BY regress_deputy;
+DROP ROLE regress_deputy;
+SET ROLE regress_outsider;
 SELECT trigger_idem.idempotency_key_reset('environment_owned', 'k', 'tenant');
 SELECT count(*) FROM trigger_idem.runs WHERE task_id = 'environment_owned';
 -- outside it is not, for anything else

@@ -45,11 +45,11 @@ BEGIN
 END $$;
 SELECT trigger_idem.environment_create('<em>page</em>');
 SELECT trigger_idem.task_create('<h6>page</h6>', 'helper.page_handler', queue => '<q>page</q>', min_backoff => '0');
-CREATE TEMPORARY TABLE page AS
+CREATE TABLE helper.page AS
 SELECT run_id FROM trigger_idem.trigger_task('<h6>page</h6>', '{"<s>key</s>": "</script><script>evil()</script>"}',
 	'<kbd>key</kbd>', tags => '{<sup>tag</sup>}', metadata => '{"<var>": "</style>"}', concurrency_key => '<sub>', environment => '<em>page</em>');
 CALL trigger_idem.work('<q>page</q>');
-SELECT trigger_idem.run_page(run_id) AS page FROM page \gset
+SELECT trigger_idem.run_page(run_id) AS page FROM helper.page \gset
 \a\t
 SELECT helper.page_text(regexp_replace(regexp_replace(regexp_replace(regexp_replace(:'page', '[\d.]+ (ms|s)\M', 'TIME', 'g'), 'backend \d+', 'backend N', 'g'), '[0-9a-f]{64}', 'HASH', 'g'), ' in [a-z]+\.</footer>', ' in DATABASE.</footer>'));
 \a\t
@@ -65,10 +65,10 @@ SELECT bool_and(x >= 0 AND x + width <= 100.01) AS within, min(x) AS first, max(
 FROM (SELECT m[1]::numeric AS x, m[2]::numeric AS width FROM regexp_matches(:'page', '<rect class="b-[a-z]+" x="([-\d.]+)%" y="3" width="([-\d.]+)%"', 'g') m) r;
 SELECT trigger_idem.page_bar('step', '2026-01-01 00:00:25', '2026-01-01 00:00:50', '2026-01-01 00:00:00', '2026-01-01 00:01:40', '<');
 -- the key: live, released, expired
-SELECT trigger_idem.page_key_state(r) FROM trigger_idem.runs r JOIN page USING (run_id);
-SELECT (regexp_match(trigger_idem.run_page(run_id), '<div class="actions" data-run="[^"]*" data-final="([a-z]*)" data-key="([0-9a-f]*)"'))[1:2] = ARRAY['t', trigger_idem.idempotency_key_create('<kbd>key</kbd>', 'global')] AS can_be_reset FROM page;
+SELECT trigger_idem.page_key_state(r) FROM trigger_idem.runs r JOIN helper.page USING (run_id);
+SELECT (regexp_match(trigger_idem.run_page(run_id), '<div class="actions" data-run="[^"]*" data-final="([a-z]*)" data-key="([0-9a-f]*)"'))[1:2] = ARRAY['t', trigger_idem.idempotency_key_create('<kbd>key</kbd>', 'global')] AS can_be_reset FROM helper.page;
 SELECT trigger_idem.idempotency_key_reset('<h6>page</h6>', '<kbd>key</kbd>', '<em>page</em>');
-SELECT trigger_idem.page_key_state(r), r.idempotency_key_hex FROM trigger_idem.runs r JOIN page USING (run_id);
+SELECT trigger_idem.page_key_state(r), r.idempotency_key_hex FROM trigger_idem.runs r JOIN helper.page USING (run_id);
 SELECT run_id FROM trigger_idem.trigger_task('<h6>page</h6>', idempotency_key => 'short', delay => '1 hour') \gset
 UPDATE trigger_idem.run SET idempotency_key_expires_at = '2001-01-01' WHERE run_id = :'run_id';
 SELECT trigger_idem.page_key_state(r) FROM trigger_idem.runs r WHERE run_id = :'run_id';
@@ -155,10 +155,14 @@ CREATE OPERATOR page_path.|| (LEFTARG = text, RIGHTARG = text, FUNCTION = page_p
 CREATE FUNCTION page_path.equal(uuid, uuid) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE '= of others'; END $$;
 CREATE OPERATOR page_path.= (LEFTARG = uuid, RIGHTARG = uuid, FUNCTION = page_path.equal);
 CREATE TABLE page_path.runs (LIKE trigger_idem.runs);
-SELECT run_id FROM page \gset
+SELECT run_id FROM helper.page \gset
 SET search_path = page_path, pg_catalog;
 SELECT replace('is', 'it', 'called');
+RESET search_path;
+SET search_path = page_path, pg_catalog;
 SELECT 'a'::text || 'b'::text;
+RESET search_path;
+SET search_path = page_path, pg_catalog;
 SELECT length(trigger_idem.run_page(:'run_id')) > 0 AS run_page, length(trigger_idem.runs_page()) > 0 AS runs_page,
 	(SELECT count(*) FROM trigger_idem.run_timeline(:'run_id')) > 0 AS run_timeline, (SELECT count(*) FROM trigger_idem.stats()) > 0 AS stats;
 RESET search_path;

@@ -149,6 +149,8 @@ GRANT USAGE ON SCHEMA helper TO regress_payload_stranger;
 SELECT trigger_idem.access_grant('regress_payload_stranger', 'trigger');
 SET ROLE regress_payload_stranger;
 SELECT trigger_idem.trigger_task('payload_compares', '{"secret": "third"}', 'payload key');
+RESET ROLE;
+SET ROLE regress_payload_stranger;
 SELECT helper.error_of($$SELECT trigger_idem.trigger_task('payload_compares', '{"secret": "third"}', 'payload key')$$);
 -- the same payload is a hit: one who knows key and payload is told the run's id
 SELECT run_id = :'first_run_id' AS same_run, is_cached FROM trigger_idem.trigger_task('payload_compares', '{"secret": "first"}', 'payload key');

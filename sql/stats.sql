@@ -7,7 +7,7 @@ SELECT string_agg(label, ' ') AS states FROM trigger_idem.stats() WHERE name = '
 SELECT string_agg(label, ' ') AS bounds FROM trigger_idem.stats() WHERE name = 'claim_seconds_bucket';
 
 -- what changes them
-CREATE TEMPORARY TABLE before AS SELECT * FROM trigger_idem.stats();
+CREATE TABLE helper.stats_before AS SELECT * FROM trigger_idem.stats();
 CREATE FUNCTION helper.stats_handler() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
 	PERFORM trigger_idem.run_once('stats a', 'helper.callback'), trigger_idem.run_once('stats a', 'helper.callback'), trigger_idem.run_once('stats b', 'helper.callback');
@@ -17,7 +17,7 @@ SELECT count(trigger_idem.trigger_task('stats', idempotency_key => 'stats')) FRO
 SELECT FROM trigger_idem.trigger_task('stats', delay => '1 hour', tags => '{canceled}');
 CALL trigger_idem.work('stats');
 SELECT trigger_idem.run_cancel(run_id) FROM trigger_idem.runs WHERE tags = '{canceled}';
-SELECT name, s.label, s.value - b.value AS more FROM trigger_idem.stats() s JOIN before b USING (name) WHERE s.label IS NOT DISTINCT FROM b.label AND s.value <> b.value
+SELECT name, s.label, s.value - b.value AS more FROM trigger_idem.stats() s JOIN helper.stats_before b USING (name) WHERE s.label IS NOT DISTINCT FROM b.label AND s.value <> b.value
 	AND (name !~ 'seconds' OR s.label = '+Inf' OR name = 'claim_seconds_count') ORDER BY name, s.label;
 -- buckets hold the smaller ones, and the last of them all
 SELECT bool_and(value >= before) AS grow, bool_or(value = (SELECT value FROM trigger_idem.stats() WHERE name = 'claim_seconds_count')) AS to_all

@@ -18,7 +18,7 @@ BEGIN
 END $$;
 SELECT trigger_idem.task_create('timeline_child', 'helper.timeline_child', queue => 'timeline');
 SELECT trigger_idem.task_create('timeline_parent', 'helper.timeline_parent', queue => 'timeline', min_backoff => '0');
-CREATE TEMPORARY TABLE timeline AS
+CREATE TABLE helper.timeline AS
 	SELECT run_id FROM trigger_idem.trigger_task('timeline_parent', '{"a": 1}', 'timeline', run_at => '2001-01-01');
 CALL trigger_idem.work('timeline');
 
@@ -28,12 +28,12 @@ CREATE FUNCTION helper.timeline_text(line text) RETURNS text LANGUAGE sql RETURN
 		'backend \d+', 'backend N'), '(due|begun|until) .*', '\1 TIME');
 SELECT event, attempt, step, duration >= '0' AS lasts, helper.timeline_text(description) AS description,
 	CASE WHEN data ? 'context' THEN data - 'context' ELSE data END AS data
-FROM timeline, trigger_idem.run_timeline(run_id);
+FROM helper.timeline, trigger_idem.run_timeline(run_id);
 -- in order, and a wait that was over before the attempt that it let begin, though that failed
 SELECT bool_and(at >= before) AS in_order FROM (SELECT at, lag(at) OVER () AS before
-	FROM timeline, trigger_idem.run_timeline(run_id)) t;
+	FROM helper.timeline, trigger_idem.run_timeline(run_id)) t;
 SELECT w.kind, w.ended_at <= a.started_at AS ended_before_it_went_on
-FROM timeline JOIN trigger_idem.waits w USING (run_id) JOIN trigger_idem.attempts a USING (run_id) WHERE a.attempt = 2;
+FROM helper.timeline JOIN trigger_idem.waits w USING (run_id) JOIN trigger_idem.attempts a USING (run_id) WHERE a.attempt = 2;
 -- the same where it is given back
 SELECT trigger_idem.task_create('timeline_back', queue => 'timeline_back');
 SELECT FROM trigger_idem.trigger_task('timeline_back');
@@ -48,7 +48,7 @@ SELECT attempt FROM trigger_idem.run_claim('w', 'timeline_back') \gset
 SELECT trigger_idem.run_release(:'run_id', :attempt, '1 hour');
 SELECT ended_at < now() + interval '1 minute' AS ended, timed_out FROM trigger_idem.waits WHERE run_id = :'run_id';
 -- replays, as the view has them
-SELECT step, replayed FROM timeline JOIN trigger_idem.steps USING (run_id) ORDER BY step;
+SELECT step, replayed FROM helper.timeline JOIN trigger_idem.steps USING (run_id) ORDER BY step;
 
 -- a run that has not begun, and one whose task was dropped
 SELECT trigger_idem.task_create('timeline_waits', 'helper.timeline_child', queue => 'timeline');
@@ -75,9 +75,9 @@ SELECT helper.error_of($$SELECT trigger_idem.run_timeline('00000000-0000-7000-80
 CREATE ROLE regress_timeline;
 GRANT USAGE ON SCHEMA helper TO regress_timeline;
 SELECT trigger_idem.access_grant('regress_timeline', 'trigger');
-GRANT SELECT ON timeline TO regress_timeline;
+GRANT SELECT ON helper.timeline TO regress_timeline;
 SET ROLE regress_timeline;
-SELECT helper.timeline_text(helper.error_of(format('SELECT trigger_idem.run_timeline(%L)', run_id))) FROM timeline;
+SELECT helper.timeline_text(helper.error_of(format('SELECT trigger_idem.run_timeline(%L)', run_id))) FROM helper.timeline;
 RESET ROLE;
 DROP OWNED BY regress_timeline;
 DROP ROLE regress_timeline;

@@ -70,11 +70,11 @@ SELECT status FROM trigger_idem.trigger_task('shouts');
 CALL trigger_idem.work('work_shouts');
 SELECT status, octet_length(error->>'message') AS bytes FROM trigger_idem.runs WHERE task_id = 'shouts';
 
--- a timeout of the CALL ends it, whatever the handler makes of it
+-- a timeout of the CALL ends it, whatever the handler makes of it, and is no max_duration
 CREATE FUNCTION work_test.never_ends() RETURNS void LANGUAGE plpgsql AS 'BEGIN LOOP END LOOP; END';
 CREATE FUNCTION work_test.hides_timeout() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN LOOP END LOOP; EXCEPTION WHEN query_canceled THEN RAISE EXCEPTION 'hidden'; END $$;
-SELECT trigger_idem.task_create('never_ends', 'work_test.never_ends', queue => 'work_timeout', max_attempts => 1);
+SELECT trigger_idem.task_create('never_ends', 'work_test.never_ends', queue => 'work_timeout', max_attempts => 1, max_duration => '1 hour');
 SELECT trigger_idem.task_create('hides_timeout', 'work_test.hides_timeout', queue => 'work_timeout', max_attempts => 1);
 SELECT status FROM unnest('{never_ends,hides_timeout,hides_timeout}'::text[]) WITH ORDINALITY t(task, n),
 	LATERAL trigger_idem.trigger_task(task, to_jsonb(n));

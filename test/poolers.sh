@@ -73,6 +73,27 @@ test_model() {
 	count_tests "$log/model" "$status" '^ok ' '^not ok '
 }
 
+# The regression suite's files of what applications call, each transaction by another
+# session; what they set is set in transactions.  Left out are files that need one session:
+# PostgreSQL's isolation tester could not tell who waits, either, for a pooler's
+# clients have no process id.
+pooled_files=(application batch control environment key page payload progress prune reset schedule
+	stats step task timeline trigger)
+
+test_pooled_regress() {
+	local file
+	mkdir -p "$work/pooled_suite/sql" "$work/pooled_suite/expected"
+	for file in setup "${pooled_files[@]}"; do
+		awk -f "$source/test/poolers/local_settings.awk" "$source/sql/$file.sql" >"$work/pooled_suite/sql/$file.sql"
+		awk -f "$source/test/poolers/local_settings.awk" "$source/expected/$file.out" >"$work/pooled_suite/expected/$file.out"
+	done
+	give "$work/pooled_suite"
+	make_regression_database pooled
+	run_psql -d pooled -c 'CREATE EXTENSION trigger_idem'
+	run_regress pooled regress/pg_regress setup "${pooled_files[@]}" -- \
+		--inputdir="$work/pooled_suite" --use-existing --dbname=pooled --port=$pooler_port
+}
+
 test_pooled_examples() {
 	# what listens needs a connection of its own
 	LISTEN_PORT=5432 PGPORT=$pooler_port test_examples
@@ -88,6 +109,7 @@ use_server 15 /usr/lib/postgresql/15/bin
 install_build COPT="-Werror -DUSE_ASSERT_CHECKING"
 server_options='-c synchronous_commit=off' start_server
 start_pooler
+step "PgBouncer: regression suite" 15 test_pooled_regress
 PGPORT=$pooler_port step "PgBouncer: pgTAP" 15 test_pgtap
 step "PgBouncer: model of the state machine" 15 test_model
 step "PgBouncer: examples of applications" 15 test_pooled_examples

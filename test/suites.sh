@@ -134,14 +134,18 @@ test_regress() {
 	regress regress --load-extension=trigger_idem
 }
 
+# make_regression_database NAME: as pg_regress sets up one of its own
+make_regression_database() {
+	run_psql -d postgres -c "CREATE DATABASE $1 TEMPLATE template0" \
+		-c "ALTER DATABASE $1 SET lc_messages = 'C'" \
+		-c "ALTER DATABASE $1 SET datestyle = 'Postgres, MDY'" \
+		-c "ALTER DATABASE $1 SET intervalstyle = 'postgres_verbose'"
+}
+
 # With hostile objects first in the search path
 test_hostile() {
-	run_psql -d postgres -c 'CREATE DATABASE hostile TEMPLATE template0'
+	make_regression_database hostile
 	run_psql -d hostile -f "$source/test/hostile.sql" >/dev/null
-	# as pg_regress sets up a database of its own
-	run_psql -d hostile -c "ALTER DATABASE hostile SET lc_messages = 'C'" \
-		-c "ALTER DATABASE hostile SET datestyle = 'Postgres, MDY'" \
-		-c "ALTER DATABASE hostile SET intervalstyle = 'postgres_verbose'"
 	regress hostile --use-existing --dbname=hostile
 }
 

@@ -32,13 +32,13 @@ def read(info):
 
 
 def places_of(source, lines, branches):
-	"""(line number, text, what was not done) of each place that was not executed"""
+	"""(line number, text, how often each way was gone) of each place that was not executed"""
 	for number, times in sorted(lines.items()):
 		text = source[number - 1].strip()
 		if times == 0:
 			yield number, text, 'not executed'
 		elif CONDITION.match(source[number - 1]) and 0 in branches.get(number, []):
-			yield number, text, 'not all ways'
+			yield number, text, 'ways ' + ' '.join(map(str, branches[number]))
 
 
 def main():

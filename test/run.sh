@@ -3,6 +3,8 @@
 #
 #	test/run.sh [15 [SUITE]...]	on the machine's own
 #	test/run.sh 17 [SUITE]...	in a minimal Debian root that is made for it; 18, 19 too
+#	test/run.sh --coverage [SUITE]...	on the machine's own, and tell which lines of src/
+#						they have executed
 #
 # Suites are static, regress, hostile, isolation, pgtap, examples, fuzz, dashboard, tap
 # and tap/FILE.pl; where none is named, all of them on 15, and on others all but static
@@ -59,6 +61,7 @@ run_suites() {
 	make_workplace
 	use_server "$version" "/usr/lib/postgresql/$version/bin"
 	step "build" "$version" test_build
+	[ -z "$with_coverage" ] || build_for_coverage
 	start_server
 	for suite in "$@"; do
 		case $suite in
@@ -76,11 +79,18 @@ run_suites() {
 		esac
 	done
 	step "server log" "$version" test_server_log
+	[ -z "$with_coverage" ] || step "coverage" "$version" test_coverage
 	finish
 }
 
+with_coverage=
 version=${1:-15}
 [ "$#" -eq 0 ] || shift
+if [ "$version" = --coverage ]; then
+	need_packages lcov python3
+	with_coverage=yes
+	version=15
+fi
 case $version in
 15)
 	need_packages postgresql-15 postgresql-server-dev-15 postgresql-15-pgtap \
@@ -106,7 +116,7 @@ case $version in
 	run_checkout "$version" test/run.sh --installed "$version" "$@"
 	;;
 *)
-	echo "usage: test/run.sh [15|17|18|19 [SUITE]...]" >&2
+	echo "usage: test/run.sh [15|17|18|19|--coverage [SUITE]...]" >&2
 	exit 2
 	;;
 esac

@@ -224,3 +224,23 @@ test_tap() {
 		find "$work/tap" -name 'regress_log_*' -exec grep -hE -A 2 '^error running SQL| died |Bail out' {} + | tail -n 20 || true
 	fi
 }
+
+# ---------- Coverage ----------
+
+build_for_coverage() {
+	install_build PG_CFLAGS="--coverage -O0 -g -DUSE_ASSERT_CHECKING" SHLIB_LINK=--coverage
+}
+
+# What was not executed is compared with test/coverage.list, which says why each such
+# place is not: a place that is not in the list is a failed test, and so is an
+# entry that has become needless.  A process that is killed loses what it has counted.
+test_coverage() {
+	stop_server fast
+	(cd "$source" && as_user lcov -q --rc lcov_branch_coverage=1 -c -d . --no-external -o "$work/coverage.info") >"$log/lcov" 2>&1 || {
+		cat "$log/lcov"
+		return 1
+	}
+	/usr/bin/python3 "$source/test/coverage.py" "$work/coverage.info" "$source" "$source/test/coverage.list" >"$log/coverage" || true
+	cat "$log/coverage"
+	count_tests "$log/coverage" 0 '^ok ' '^not ok '
+}

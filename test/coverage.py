@@ -4,8 +4,9 @@
 Prints a report by file, then TAP: whether every place of src/ that was not executed is
 in the list of those that cannot be, and whether each entry of it is still needed.
 
-A place is a line, or one way out of a condition of an if, a loop or a CASE.  An
-entry is "FILE: CODE: REASON", where CODE is part of the line and FILE may be *.
+A place is a line, or a condition of an if, a loop or a switch some of whose ways are
+not gone.  Where the only one of them leads to the next line, that line is the place.  An
+entry is "FILE: CODE: REASON", where CODE is part of the statement and FILE may be *.
 """
 
 import re
@@ -31,14 +32,26 @@ def read(info):
 	return files
 
 
+def statement_at(source, number):
+	"""The statement that begins in a line, on one line"""
+	text = []
+	for line in source[number - 1:number + 11]:
+		text.append(line.strip())
+		if line.rstrip().endswith((';', '{', '}')):
+			break
+	return ' '.join(text)
+
+
 def places_of(source, lines, branches):
-	"""(line number, text, how often each way was gone) of each place that was not executed"""
-	for number, times in sorted(lines.items()):
-		text = source[number - 1].strip()
-		if times == 0:
-			yield number, text, 'not executed'
-		elif CONDITION.match(source[number - 1]) and 0 in branches.get(number, []):
-			yield number, text, 'ways ' + ' '.join(map(str, branches[number]))
+	"""(line number, statement, how often each way was gone) of each place that was not executed"""
+	numbers = sorted(lines)
+	for number, after in zip(numbers, numbers[1:] + [None]):
+		ways = branches.get(number, [])
+		if lines[number] == 0:
+			yield number, statement_at(source, number), 'not executed'
+		elif CONDITION.match(source[number - 1]) and 0 in ways:
+			if ways.count(0) > 1 or after is None or lines[after] > 0:
+				yield number, statement_at(source, number), 'ways ' + ' '.join(map(str, ways))
 
 
 def main():

@@ -24,7 +24,7 @@ SELECT trigger_idem.html_time('2026-01-31 12:00:00.5+00');
 RESET TimeZone;
 SELECT trigger_idem.html_time('infinity'), trigger_idem.html_time(NULL) IS NULL AS is_null;
 SELECT trigger_idem.html_jsonb('{"a": "</pre><script>"}', 'Payload', 30);
-SELECT trigger_idem.html_jsonb(to_jsonb(repeat('x', 200) || '</pre>'), 'Output <', 2) ~ '^<details><summary><span>Output &lt;, 208 characters</span> <code>&quot;x{99} …</code></summary><pre [^<]*>&quot;x{200}&lt;/pre&gt;&quot;</pre></details>$' AS is_folded;
+SELECT trigger_idem.html_jsonb(to_jsonb(repeat('x', 200) || '</pre>'), 'Output <', 2) ~ '^<details><summary><span>Output &lt;, 208 characters</span> <code>&quot;x{99} &hellip;</code></summary><pre [^<]*>&quot;x{200}&lt;/pre&gt;&quot;</pre></details>$' AS is_folded;
 SELECT length(trigger_idem.html_jsonb(to_jsonb(repeat('x', 200000)), 'Output', 2)) BETWEEN 100000 AND 101000 AS is_cut;
 SELECT trigger_idem.html_jsonb('null', 'Payload', 30), trigger_idem.html_jsonb(NULL, 'Payload', 30) IS NULL AS is_null;
 SELECT trigger_idem.page_error('{"code": "<", "message": ">", "detail": "&", "hint": "\"", "context": "''"}');

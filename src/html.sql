@@ -86,11 +86,11 @@ BEGIN ATOMIC
 	block AS MATERIALIZED (
 		SELECT p.*, format('<pre tabindex="0" aria-label="%s">%s%s</pre>', trigger_idem.html_text(name),
 			trigger_idem.html_text(p.shown),
-			CASE WHEN p.number > 100000 THEN format(E'\n… (the first 100000 of %s characters)', p.number) END) AS html
+			CASE WHEN p.number > 100000 THEN format(E'\n&hellip; (the first 100000 of %s characters)', p.number) END) AS html
 		FROM part p)
 	SELECT CASE
 		WHEN length(b.shown) <= max_lines * 60 AND length(b.shown) - length(replace(b.shown, E'\n', '')) <= max_lines THEN b.html
-		ELSE format('<details><summary><span>%s, %s characters</span> <code>%s …</code></summary>%s</details>',
+		ELSE format('<details><summary><span>%s, %s characters</span> <code>%s &hellip;</code></summary>%s</details>',
 			trigger_idem.html_text(name), b.number, trigger_idem.html_text(b.beginning), b.html)
 		END
 	FROM block b;

@@ -203,11 +203,11 @@ LANGUAGE sql STABLE PARALLEL RESTRICTED
 BEGIN ATOMIC
 	SELECT concat('<div class="scroll" tabindex="0" role="region" aria-label="Table of runs"><table><thead><tr><th scope="col">Status</th><th scope="col">Task</th><th scope="col" class="wide">Key</th><th scope="col" class="wide">Environment</th><th scope="col">Triggered</th><th scope="col" class="num wide">Attempt</th><th scope="col" class="num">Took</th></tr></thead><tbody>
 ', string_agg(format('<tr><td>%s</td><td><a href="%s.html">%s</a><br><span class="mono soft wide">%s</span>%s</td><td class="wide">%s</td><td class="wide">%s</td><td>%s</td><td class="num wide">%s</td><td class="num">%s</td></tr>',
-			trigger_idem.html_status(r.status::text), r.run_id, trigger_idem.html_text(r.task_id), '…' || right(r.run_id::text, 12),
+			trigger_idem.html_status(r.status::text), r.run_id, trigger_idem.html_text(r.task_id), '&hellip;' || right(r.run_id::text, 12),
 			CASE WHEN r.error IS NOT NULL THEN '<br><span class="soft">' ||
 				trigger_idem.html_text(left(trigger_idem.error_summary(r.error), 120)) || '</span>' END,
-			COALESCE('<code>' || trigger_idem.html_text(left(r.idempotency_key, 40)
-				|| CASE WHEN length(r.idempotency_key) > 40 THEN '…' ELSE '' END) || '</code>', ''),
+			COALESCE('<code>' || trigger_idem.html_text(left(r.idempotency_key, 40))
+				|| CASE WHEN length(r.idempotency_key) > 40 THEN '&hellip;' ELSE '' END || '</code>', ''),
 			trigger_idem.html_text(r.environment), trigger_idem.html_time(r.created_at), r.attempt,
 			trigger_idem.duration_text(r.finished_at - r.created_at)), E'\n' ORDER BY r.run_id DESC), '
 </tbody></table></div>')

@@ -33,7 +33,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE kind
 	WHEN 'attempt' THEN format('Attempt %s %s', name, trigger_idem.html_status(extra))
 	WHEN 'step' THEN concat(trigger_idem.html_text(name),
-		CASE WHEN extra <> '0' THEN format(' <span class="soft">replayed %s×</span>', extra) END)
+		CASE WHEN extra <> '0' THEN format(' <span class="soft">replayed %s&times;</span>', extra) END)
 	WHEN 'wait' THEN format('<span class="soft">waits for %s</span> %s', trigger_idem.html_text(extra),
 		CASE WHEN extra IN ('run', 'task') THEN format('<a href="%s.html">%s</a>', target, trigger_idem.html_text(name))
 		ELSE trigger_idem.html_text(name) END)
@@ -144,7 +144,7 @@ BEGIN ATOMIC
 	SELECT concat('<div class="scroll" tabindex="0" role="region" aria-label="Table of events"><table class="events"><thead><tr><th scope="col">Time</th><th scope="col">Event</th><th scope="col" class="num">Attempt</th><th scope="col" class="num">Duration</th><th scope="col">What</th></tr></thead><tbody>
 ', string_agg(format('<tr><td>%s</td><td>%s</td><td class="num">%s</td><td class="num">%s</td><td>%s</td></tr>',
 			trigger_idem.html_time(t.at), trigger_idem.html_text(t.event), t.attempt, trigger_idem.duration_text(t.duration),
-			concat_ws(' ', '<b>' || trigger_idem.html_text(array_to_string(t.step, ' › ', '')) || '</b>',
+			concat_ws(' ', '<b>' || trigger_idem.html_text(array_to_string(t.step, ' > ', '')) || '</b>',
 				trigger_idem.html_text(t.description), trigger_idem.html_jsonb(t.data, 'Data', 6))),
 			E'\n' ORDER BY t.n) FILTER (WHERE t.n <= max_events), '
 </tbody></table></div>', CASE WHEN count(*) > max_events THEN
@@ -251,7 +251,7 @@ DECLARE
 BEGIN
 	this := trigger_idem.run_require(run_page.run_id);
 	RETURN trigger_idem.html_page(
-		concat_ws(' · ', this.task_id, this.status),
+		concat_ws(' - ', this.task_id, this.status),
 		concat('<div class="head"><h1>', trigger_idem.html_text(this.task_id), '</h1>',
 			trigger_idem.html_status(this.status::text),
 			format('<div class="actions" data-run="%s" data-final="%s" data-key="%s" data-task="%s" data-environment="%s"></div>',

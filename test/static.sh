@@ -61,6 +61,12 @@ run_clang_tidy() {
 		-Xclang -analyzer-config -Xclang max-nodes=60000 2>/dev/null
 }
 
+# ---------- Encoding ----------
+
+is_ascii() {
+	! LC_ALL=C grep -rnP --include='*.sql' --include='*.[ch]' --include='*.control' '[^\x00-\x7F]' src trigger_idem.control
+}
+
 # ---------- Layout ----------
 
 # Unpack the next Debian's packages into a folder, with an apt of their own.
@@ -124,6 +130,8 @@ for script in src/upgrade/*.sql; do
 	[ ! -e "$script" ] || ok "$script lets nobody in" sql_gate script "$script" trigger_idem.control
 done
 ok "the SQL in C lets nobody in" sql_gate c src/*.c
+# a database of another encoding could not read it
+ok "what is installed is ASCII" is_ascii
 ok "cppcheck finds nothing" run_cppcheck
 ok "clang-tidy finds nothing" run_clang_tidy
 ok "the layout is pgindent's" run_pgindent --check --diff

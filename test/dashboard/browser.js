@@ -188,7 +188,7 @@ is('a run that is not there', [missing.status(), (await page.locator('main').inn
 // ---------- Values are text ----------
 
 await page.goto(new URL(`${broken}.html`, ADMIN).href)
-is('a payload with a script stays text', await page.title(), 'broken · failed')
+is('a payload with a script stays text', await page.title(), 'broken - failed')
 ok('and is shown as it is', (await page.locator('#payload + pre').innerText()).includes('</script><script>'))
 ok('an error, too', (await page.locator('.error').first().innerText()).includes('</pre><script>'))
 is('and a key', await page.locator('#key + dl code').first().innerText(), '<img src=x onerror="alert(2)">')

@@ -73,8 +73,13 @@ COMMIT;
 SELECT trigger_idem.run_complete(:'owned', 1);
 -- a member who would have to SET ROLE to be the owner is him here, as in the views
 RESET ROLE;
-CREATE ROLE regress_deputy NOINHERIT IN ROLE regress_outsider;
+CREATE ROLE regress_deputy NOINHERIT;
+GRANT USAGE ON SCHEMA helper TO regress_deputy;
 SELECT trigger_idem.access_grant('regress_deputy', 'work', 'environment_owned');
+SET ROLE regress_deputy;
+SELECT helper.error_of($$SELECT trigger_idem.run_claim('w', NULL, 1, environment => 'tenant')$$);
+RESET ROLE;
+GRANT regress_outsider TO regress_deputy;
 SET ROLE regress_deputy;
 SELECT count(*) FROM trigger_idem.run_claim('w', NULL, 1, environment => 'tenant');
 RESET ROLE;
@@ -140,4 +145,7 @@ FROM (VALUES ('NULL'), ($$''$$), ($$'default'$$), ($$'nowhere'$$), ($$repeat('x'
 
 DROP OWNED BY regress_tenant, regress_outsider;
 DROP ROLE regress_tenant, regress_outsider;
+-- a task whose run_as is gone is worked by nobody, here or elsewhere, until it has another
+SELECT status FROM trigger_idem.trigger_task('environment_outsiders', environment => 'tenant');
+SELECT trigger_idem.run_cancel(run_id) FROM trigger_idem.runs WHERE environment = 'tenant';
 SELECT * FROM trigger_idem.environments WHERE environment NOT LIKE 'limit%' ORDER BY environment;

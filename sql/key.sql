@@ -47,3 +47,17 @@ FROM (VALUES
 	($$'a', 'attempt', NULL, 1$$),
 	($$'a', 'run', NULL, 1$$),
 	($$'a', 'attempt', '01890000-0000-7000-8000-000000000001', 0$$)) v(args);
+
+-- a session knows what its last keys were made of, and forgets all when they take too much
+SELECT trigger_idem.task_create('key_known', queue => 'key_known');
+SELECT trigger_idem.idempotency_key_create('first of many') AS first \gset
+SELECT count(trigger_idem.idempotency_key_create(ARRAY['many', n::text])) FROM generate_series(1, 30000) n;
+SELECT trigger_idem.idempotency_key_create('last of many') AS last \gset
+SELECT count(trigger_idem.trigger_task('key_known', to_jsonb(key), key)) FROM unnest(ARRAY[:'first', :'last']) key;
+SELECT nullif(idempotency_key, payload #>> '{}') AS made_of FROM trigger_idem.runs WHERE task_id = 'key_known' ORDER BY run_id;
+
+-- a key is in its own form only if all of it is: other 64 characters are what was typed
+SELECT count(trigger_idem.trigger_task('key_known', to_jsonb(key), key, tags => '{typed}')) FROM unnest(ARRAY[
+	repeat('0123456789abcdef', 4), repeat('0123456789abcde/', 4), repeat(':123456789abcdef', 4), repeat('0123456789abcdeg', 4), repeat('0123456789abcdeF', 4)]) key;
+SELECT left(idempotency_key, 16) AS key, idempotency_key_scope FROM trigger_idem.runs WHERE tags = '{typed}' ORDER BY run_id;
+SELECT count(trigger_idem.run_cancel(run_id)) FROM trigger_idem.runs WHERE task_id = 'key_known';

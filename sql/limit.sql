@@ -347,6 +347,9 @@ BEGIN;
 SELECT is_cached FROM trigger_idem.trigger_task('limit_active', environment => 'limit_small', idempotency_key => 'rolled back');
 ROLLBACK;
 SELECT index, is_cached FROM trigger_idem.batch_trigger_task('limit_active', '[{"options": {"idempotency_key": "3"}}, {"options": {"idempotency_key": "4"}}]', environment => 'limit_small');
+-- a batch of hits needs none
+SELECT index, is_cached FROM trigger_idem.batch_trigger_task('limit_active', '[{"options": {"idempotency_key": "3"}}, {"options": {"idempotency_key": "4"}}]', environment => 'limit_small');
+SELECT * FROM trigger_idem.batch_trigger_task('limit_active', '[]', environment => 'limit_small');
 -- the key that was refused is free
 RESET trigger_idem.max_active_runs;
 SELECT is_cached FROM trigger_idem.trigger_task('limit_active', environment => 'limit_small', idempotency_key => 'one more');

@@ -171,6 +171,16 @@ SELECT trigger_idem.task_create('step_global', 'step_test.global', queue => 'ste
 SELECT status FROM trigger_idem.trigger_task('step_global');
 CALL trigger_idem.work('step_test');
 SELECT output FROM trigger_idem.runs WHERE task_id = 'step_global';
+-- also inside a step of the run, of which it is no part
+CREATE FUNCTION step_test.global_inside(idempotency_key text) RETURNS jsonb LANGUAGE sql AS $$
+	SELECT trigger_idem.run_once('global step', 'helper.callback', '3', 'global') $$;
+CREATE FUNCTION step_test.global_nested() RETURNS jsonb LANGUAGE sql AS $$
+	SELECT trigger_idem.run_once('step of the run', 'step_test.global_inside') $$;
+SELECT trigger_idem.task_create('step_global', 'step_test.global_nested', queue => 'step_test');
+SELECT status FROM trigger_idem.trigger_task('step_global', '"nested"');
+CALL trigger_idem.work('step_test');
+SELECT output FROM trigger_idem.runs WHERE task_id = 'step_global' AND payload = '"nested"';
+SELECT step, scope FROM trigger_idem.steps s JOIN trigger_idem.runs r USING (run_id) WHERE task_id = 'step_global';
 SELECT trigger_idem.environment_create('step_environment');
 SET trigger_idem.environment = 'step_environment';
 SELECT trigger_idem.run_once('global step', 'helper.callback', '4', 'global');

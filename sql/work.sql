@@ -271,11 +271,18 @@ CALL trigger_idem.work('work_dropped');
 CALL helper.show_log();
 SELECT status, held_because FROM trigger_idem.runs WHERE task_id = 'dropped';
 CREATE FUNCTION work_test.going() RETURNS void LANGUAGE sql AS '';
+CREATE SCHEMA work_going;
+CREATE FUNCTION work_going.going_too() RETURNS void LANGUAGE sql AS '';
 SELECT trigger_idem.task_create('gone', 'work_test.going', queue => 'work_gone', max_attempts => 1);
+SELECT trigger_idem.task_create('gone too', 'work_going.going_too', queue => 'work_gone', max_attempts => 1);
 SELECT status FROM trigger_idem.trigger_task('gone');
+SELECT status FROM trigger_idem.trigger_task('gone too');
 DROP FUNCTION work_test.going;
+-- one with the same name in another schema is another one
+DROP SCHEMA work_going CASCADE;
+CREATE FUNCTION work_test.going_too() RETURNS void LANGUAGE sql AS '';
 CALL trigger_idem.work('work_gone');
-SELECT status, error->>'code' AS code, error->>'message' AS message, error->>'hint' AS hint FROM trigger_idem.runs WHERE task_id = 'gone';
+SELECT status, error->>'code' AS code, error->>'message' AS message, error->>'hint' AS hint FROM trigger_idem.runs WHERE task_id LIKE 'gone%' ORDER BY task_id;
 -- a handler that was replaced by one of another owner is not run
 CREATE ROLE regress_planter;
 CREATE FUNCTION work_test.replaced() RETURNS void LANGUAGE sql AS '';

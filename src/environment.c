@@ -46,40 +46,34 @@ environment_is_default(const char *environment)
 	return strcmp(environment, DEFAULT_ENVIRONMENT) == 0;
 }
 
-/* Is there such an environment?  role is that of its members, or NULL for all. */
+/*
+ * Is there such an environment, which is not the default one, as of now at every
+ * isolation level?  role is that of its members, or NULL for all.
+ */
 static bool
-environment_find(const char *environment, Snapshot snapshot, char **role)
+environment_find(const char *environment, char **role)
 {
 	Datum		values[ENVIRONMENT_COLUMNS];
 	bool		nulls[ENVIRONMENT_COLUMNS];
+	Snapshot	snapshot = store_latest_snapshot();
 	bool		found;
 
 	*role = NULL;
-	if (environment_is_default(environment))
-		return true;
 	found = store_fetch(STORE_ENVIRONMENT, CStringGetTextDatum(environment), snapshot,
 						values, nulls);
+	UnregisterSnapshot(snapshot);
 	if (found && !nulls[ENVIRONMENT_ROLE - 1])
 		*role = TextDatumGetCString(values[ENVIRONMENT_ROLE - 1]);
 	return found;
 }
 
-/*
- * May the caller use an environment, as it is now at every isolation level?  role is
- * set when it has one.
- */
+/* May the caller use an environment?  role is set when it has one. */
 static EnvironmentAccess
 environment_access(const char *environment, char **role)
 {
-	Snapshot	snapshot;
-	bool		found;
-
 	if (environment_is_default(environment))
 		return ENVIRONMENT_OPEN;
-	snapshot = store_latest_snapshot();
-	found = environment_find(environment, snapshot, role);
-	UnregisterSnapshot(snapshot);
-	if (!found)
+	if (!environment_find(environment, role))
 		return ENVIRONMENT_UNKNOWN;
 	return *role == NULL || access_is_member(GetUserId(), *role) || access_is_unlimited() ?
 		ENVIRONMENT_OPEN : ENVIRONMENT_CLOSED;
@@ -177,15 +171,12 @@ environment_to_work(text *given)
 void
 environment_check_run_as(const char *environment, const Task *task)
 {
-	Snapshot	snapshot;
 	char	   *role;
 	Oid			run_as;
 
 	if (task->handler_name == NULL || environment_is_default(environment))
 		return;
-	snapshot = store_latest_snapshot();
-	(void) environment_find(environment, snapshot, &role);
-	UnregisterSnapshot(snapshot);
+	(void) environment_find(environment, &role);
 	run_as = get_role_oid(task->run_as, true);
 	if (role == NULL || !OidIsValid(run_as) || access_is_member(run_as, role) ||
 		access_is_member(run_as, task->owner))

@@ -183,7 +183,7 @@ sha256_error(void)
 void
 key_material_raw(KeyMaterial *material, const void *data, int length)
 {
-	if (material->buffer.len + length > MATERIAL_BUFFER && material->buffer.len > 0)
+	if (material->buffer.len + length > MATERIAL_BUFFER)
 	{
 		if (!(material->is_hashing || sha256_begin()) ||
 			!sha256_update(material->buffer.data, material->buffer.len))

@@ -218,7 +218,7 @@ limit_active_runs(const char *environment, int64 more)
 	static int64 count;
 	static TimestampTz counted_at = 0;
 
-	if (max_active_runs == 0 || more == 0)
+	if (max_active_runs == 0)
 		return;
 	if (strcmp(counted, environment) != 0 || count + more > max_active_runs ||
 		TimestampDifferenceExceeds(counted_at, GetCurrentTimestamp(), COUNT_AGAIN_MS))

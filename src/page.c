@@ -142,7 +142,7 @@ has_wanted_tag(FunctionCallInfo fcinfo, TupleTableSlot *run)
 	return false;
 }
 
-/* Where a run stands: one that is not final has a queue entry, or NULL */
+/* Where a run stands: one that is not final has a queue entry */
 static Datum
 found_status(TupleTableSlot *run, TupleTableSlot *entry)
 {
@@ -151,8 +151,6 @@ found_status(TupleTableSlot *run, TupleTableSlot *entry)
 
 	if (!isnull)
 		return value;
-	if (entry == NULL)
-		elog(ERROR, "unfinished run has no queue entry");
 	return ObjectIdGetDatum(run_status_oid(run_entry_status(entry, GetCurrentTimestamp())));
 }
 
@@ -267,7 +265,7 @@ trigger_idem_runs_walk(PG_FUNCTION_ARGS)
 		{
 			if (!unfinished && slot_attisnull(run, RUN_STATUS) &&
 				!store_lookup_seek(&other, STORE_QUEUE_ENTRY, run_id))
-				entry = NULL;
+				elog(ERROR, "unfinished run has no queue entry");
 			walk_put(fcinfo, run, entry);
 		}
 		/* of a run that must not be seen no more is told than its time */

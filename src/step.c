@@ -425,10 +425,7 @@ command_run(const char *command, text *key, Datum args, bool args_isnull, bool *
 		elog(ERROR, "SPI_connect failed");
 	plan = SPI_prepare(command, lengthof(types), types);
 	if (plan == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("run_once_sql() cannot prepare the command: %s",
-						SPI_result_code_string(SPI_result))));
+		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
 	if (list_length(SPI_plan_get_plan_sources(plan)) != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_SYNTAX_ERROR),

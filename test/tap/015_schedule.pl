@@ -290,6 +290,17 @@ is( $node->safe_psql(
 	'and makes a job for here');
 $node->safe_psql('elsewhere',
 	"SELECT trigger_idem.schedule_create('it''s', '* * * * *', 'task', cron_job => false)");
+# a name too long for pg_cron is a hash, and another one for each database
+($hint) = error_of($node, $superuser,
+	"SELECT trigger_idem.schedule_create(repeat('s', 255), '0 0 1 1 *', 'task')", 'elsewhere') =~ /(SELECT cron\.schedule_in_database\(.*\);)/;
+$node->safe_psql('postgres', $hint);
+$node->safe_psql('postgres', "SELECT trigger_idem.schedule_create(repeat('s', 255), '0 0 1 1 *', 'task')");
+is( $node->safe_psql(
+		'postgres',
+		"SELECT count(*), count(DISTINCT jobname), bool_and(jobname ~ '^trigger_idem \\w+ [0-9a-f]{32}\$') FROM cron.job WHERE command LIKE '%sssss%'"),
+	'2|2|t',
+	'a schedule with a long name has a job here and there');
+$node->safe_psql('postgres', "SELECT trigger_idem.schedule_drop(repeat('s', 255)); SELECT cron.unschedule(jobid) FROM cron.job WHERE command LIKE '%sssss%'");
 
 my $without = new_server('without');
 $without->safe_psql('postgres', "SELECT trigger_idem.task_create('task')");

@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
 # The suites on a PostgreSQL 15 of our own, built from Debian's source.
 #
-#	test/assertions.sh			with its assertions on
+#	test/assertions.sh			with its assertions on, the extension with gcc's
+#						undefined behaviour sanitiser
 #	test/assertions.sh valgrind	the regression suite, the server under valgrind, which
 #						takes half an hour
 #	test/assertions.sh valgrind FILE...	or some of its files, as CI does
-#	test/assertions.sh undefined	on the machine's server, the extension with
-#						gcc's undefined behaviour sanitiser
 #
 # The server is kept (see test/README.md).  The last line is "N passed, N failed".
 set -euo pipefail
@@ -31,16 +30,25 @@ use_assertion_server() {
 
 # ---------- Assertions ----------
 
+is_defined() {
+	! grep 'runtime error' "$work/data/server.log"
+}
+
+test_assertions_log() {
+	check "there is no undefined behaviour" is_defined
+	test_server_log
+}
+
 # Also what a write of our memory after its end, and reading what was never
 # written, leave behind: such a server fills both with patterns.
 run_assertions() {
 	use_assertion_server
-	install_build COPT=-Werror
+	# -fno-sanitize-recover would end the server; reports in its log name the line
+	install_build PG_CFLAGS="-fsanitize=undefined -g" SHLIB_LINK=-fsanitize=undefined
 	start_server
 	step "assertions: regression suite" 15 test_regress
-	step "assertions: hostile objects" 15 test_hostile
 	step "assertions: isolation specs" 15 test_isolation
-	step "assertions: server log" 15 test_server_log
+	step "assertions: server log" 15 test_assertions_log
 }
 
 # ---------- valgrind ----------
@@ -89,34 +97,14 @@ run_valgrind() {
 	step "valgrind: regression suite" 15 test_valgrind "$@"
 }
 
-# ---------- Undefined behaviour ----------
-
-is_defined() {
-	! grep 'runtime error' "$work/data/server.log"
-}
-
-run_undefined() {
-	need_packages postgresql-15 postgresql-server-dev-15 make gcc libc6-dev
-	make_workplace
-	use_server 15 /usr/lib/postgresql/15/bin
-	# -fno-sanitize-recover would end the server; reports in its log name the line
-	install_build PG_CFLAGS="-fsanitize=undefined -g -DUSE_ASSERT_CHECKING" SHLIB_LINK=-fsanitize=undefined
-	start_server
-	step "undefined behaviour: regression suite" 15 test_regress
-	step "undefined behaviour: isolation specs" 15 test_isolation
-	check "there is no undefined behaviour" is_defined
-	test_server_log
-}
-
 case ${1:-assertions} in
 assertions) run_assertions ;;
 valgrind)
 	shift
 	run_valgrind "$@"
 	;;
-undefined) run_undefined ;;
 *)
-	echo "usage: test/assertions.sh [assertions|valgrind [FILE]...|undefined]" >&2
+	echo "usage: test/assertions.sh [valgrind [FILE]...]" >&2
 	exit 2
 	;;
 esac

@@ -36,6 +36,7 @@
 #include "environment.h"
 #include "key.h"
 #include "limit.h"
+#include "memo.h"
 #include "run.h"
 #include "statement.h"
 #include "stats.h"
@@ -607,7 +608,7 @@ trigger_idem_run_once_end(PG_FUNCTION_ARGS)
 	is_current = current_run() != NULL &&
 		memcmp(&current_run()->run_id, &call.run_id, sizeof(pg_uuid_t)) == 0;
 	if (is_current)
-		step_prepare_memo();
+		memo_prepare();
 	if (!memo_read(&call, &step_id, &stored))
 	{
 		limit_steps_of_run(&call.run_id, true);
@@ -615,7 +616,7 @@ trigger_idem_run_once_end(PG_FUNCTION_ARGS)
 		{
 			/* run_once() of the entered run shall see it */
 			if (is_current)
-				step_add_memo(&step_id, PointerGetDatum(output), output == NULL);
+				memo_add(&step_id, PointerGetDatum(output), output == NULL);
 			PG_RETURN_VOID();
 		}
 	}

@@ -8,12 +8,6 @@
  * and its own key.  Its memo is inserted in the transaction of the callback, so
  * both commit together or not at all.
  *
- * Memos of the run being executed are kept in a hash table in the run's memory
- * context, loaded once from what earlier attempts committed.  Those of the
- * present transaction are also on a stack, in the order in which they were
- * made, each with the nesting level of the (sub)transaction that would undo it:
- * a rolled-back savepoint pops its own and no others.
- *
  * A step of scope global is looked up in its table at every call, and locked
  * while it is made, under a lock tag that no SQL function can take.  A second
  * session waits for the lock, then finds the memo.
@@ -32,17 +26,16 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
-#include "utils/hsearch.h"
 #include "utils/lsyscache.h"
-#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
 #include "access.h"
 #include "current.h"
 #include "environment.h"
-#include "limit.h"
 #include "key.h"
+#include "limit.h"
 #include "lock.h"
+#include "memo.h"
 #include "routine.h"
 #include "statement.h"
 #include "stats.h"
@@ -53,25 +46,6 @@
 
 #define STEP_DOMAIN			"trigger_idem step v1"
 #define GLOBAL_STEP_DOMAIN	"trigger_idem global step v1"
-
-/* So much of a step's id tells it from the others of its run. */
-#define REPLAYED_BYTES		8
-
-/* The output of a finished step of the current run */
-typedef struct Memo
-{
-	Key			step_id;		/* hash key */
-	bool		isnull;
-	bool		is_replayed;	/* this attempt got it */
-	Datum		output;
-} Memo;
-
-/* A memo that is not committed yet */
-typedef struct PendingMemo
-{
-	Key			step_id;
-	int			nest_level;
-} PendingMemo;
 
 /* A step being made; the ones around it are on the stack of its callers */
 typedef struct Step
@@ -94,217 +68,25 @@ typedef struct StepAction
 
 static Step *innermost = NULL;
 
-/* Of the current run; all in its memory context */
-static HTAB *memos = NULL;
-static PendingMemo *pending = NULL;
-static int	pending_count = 0;
-static int	pending_size = 0;
-
 PG_FUNCTION_INFO_V1(trigger_idem_run_once);
 PG_FUNCTION_INFO_V1(trigger_idem_run_once_sql);
 PG_FUNCTION_INFO_V1(trigger_idem_run_once_local_only);
 
-/* ---------- Memos of the current run ---------- */
+/* ---------- The step being made ---------- */
 
 /* The run is no longer current; its memory context is about to go. */
 void
 step_forget_run(void)
 {
-	memos = NULL;
-	pending = NULL;
-	pending_count = pending_size = 0;
+	memo_forget_run();
 	innermost = NULL;
-}
-
-static void
-memo_add(HTAB *table, const Key *step_id, Datum output, bool isnull)
-{
-	MemoryContext caller = MemoryContextSwitchTo(current_run()->context);
-	Memo	   *memo = hash_search(table, step_id, HASH_ENTER, NULL);
-
-	memo->isnull = isnull;
-	memo->is_replayed = false;
-	memo->output = isnull ? (Datum) 0 : PointerGetDatum(PG_DETOAST_DATUM_COPY(output));
-	MemoryContextSwitchTo(caller);
-}
-
-/*
- * Load what earlier attempts of the run have committed.  Only a table that is
- * complete becomes the run's: the handler may catch an error and go on.
- */
-static void
-memos_load(CurrentRun *run)
-{
-	HTAB	   *table;
-	HASHCTL		info = {.keysize = sizeof(Key),.entrysize = sizeof(Memo),.hcxt = run->context};
-	Snapshot	snapshot;
-	StoreLookup lookup;
-	bool		found;
-
-	table = hash_create("trigger_idem memos", 64, &info, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	/* an application may have committed some in this attempt */
-	if (run->attempt == 1 && !run->is_entered)
-	{
-		memos = table;
-		return;
-	}
-
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	for (found = store_lookup(&lookup, STORE_STEP, UUIDPGetDatum(&run->run_id), snapshot);
-		 found; found = store_lookup_next(&lookup))
-	{
-		bool		isnull;
-		bytea	   *id = DatumGetByteaPP(slot_getattr(lookup.slot, STEP_STEP_ID, &isnull));
-		Datum		output = slot_getattr(lookup.slot, STEP_OUTPUT, &isnull);
-		Key			step_id;
-
-		memcpy(step_id.bytes, VARDATA_ANY(id), KEY_BYTES);
-		memo_add(table, &step_id, output, isnull);
-		CHECK_FOR_INTERRUPTS();
-	}
-	store_lookup_end(&lookup);
-	UnregisterSnapshot(snapshot);
-	memos = table;
-}
-
-static Memo *
-memo_find(const Key *step_id)
-{
-	if (memos == NULL)
-		memos_load(current_run());
-	return hash_search(memos, step_id, HASH_FIND, NULL);
-}
-
-/* A step got its stored output. */
-static void
-memo_note_replay(CurrentRun *run, Memo *memo)
-{
-	MemoryContext caller;
-	Key		   *step_id;
-
-	run->steps_replayed++;
-	stats_count(STAT_STEPS_REPLAYED);
-	if (memo->is_replayed)
-		return;
-	caller = MemoryContextSwitchTo(run->context);
-	step_id = palloc(sizeof(Key));
-	*step_id = memo->step_id;
-	run->replayed = lappend(run->replayed, step_id);
-	memo->is_replayed = true;
-	MemoryContextSwitchTo(caller);
-}
-
-/*
- * Tell what an attempt has done, for its row in the table of attempts; in the
- * memory context of the run.
- */
-void
-step_count(const CurrentRun *run, AttemptResult *result)
-{
-	MemoryContext caller;
-	int			count = 0;
-	Datum	   *ids;
-	ListCell   *cell;
-
-	result->steps_done = run->steps_done;
-	result->steps_replayed = run->steps_replayed;
-	result->replayed = (Datum) 0;
-	if (run->replayed == NIL)
-		return;
-	caller = MemoryContextSwitchTo(run->context);
-	ids = palloc(list_length(run->replayed) * sizeof(Datum));
-	foreach(cell, run->replayed)
-	{
-		bytea	   *id = palloc(VARHDRSZ + REPLAYED_BYTES);
-
-		SET_VARSIZE(id, VARHDRSZ + REPLAYED_BYTES);
-		memcpy(VARDATA(id), ((Key *) lfirst(cell))->bytes, REPLAYED_BYTES);
-		ids[count++] = PointerGetDatum(id);
-	}
-	result->replayed = PointerGetDatum(construct_array(ids, count, BYTEAOID, -1, false,
-													   TYPALIGN_INT));
-	MemoryContextSwitchTo(caller);
-}
-
-/* Remember that a memo goes when the present (sub)transaction does. */
-static void
-memo_push_pending(const Key *step_id)
-{
-	if (pending == NULL)
-	{
-		pending_size = 16;
-		pending = MemoryContextAlloc(current_run()->context, pending_size * sizeof(PendingMemo));
-	}
-	else if (pending_count == pending_size)
-	{
-		pending_size *= 2;
-		pending = repalloc(pending, pending_size * sizeof(PendingMemo));
-	}
-	pending[pending_count].step_id = *step_id;
-	pending[pending_count].nest_level = GetCurrentTransactionNestLevel();
-	pending_count++;
-}
-
-/*
- * Undo the memos of this nesting level and the deeper ones.  The run is not
- * current any more when the commit of its end fails.
- */
-static void
-memos_roll_back(int nest_level)
-{
-	CurrentRun *run = current_run();
-
-	while (pending_count > 0 && pending[pending_count - 1].nest_level >= nest_level)
-	{
-		hash_search(memos, &pending[--pending_count].step_id, HASH_REMOVE, NULL);
-		if (run)
-			run->steps_done--;
-	}
-}
-
-/*
- * An application is about to store, or has stored, the memo of a step of the
- * current run by itself: before, the memos must be loaded, so that this one is
- * not taken for a committed one.
- */
-void
-step_prepare_memo(void)
-{
-	if (memos == NULL)
-		memos_load(current_run());
-}
-
-void
-step_add_memo(const Key *step_id, Datum output, bool isnull)
-{
-	memo_push_pending(step_id);
-	memo_add(memos, step_id, output, isnull);
-	current_run()->steps_done++;
 }
 
 static void
 step_xact_callback(XactEvent event, void *arg)
 {
-	if (event == XACT_EVENT_COMMIT)
-		pending_count = 0;
-	else if (event == XACT_EVENT_ABORT)
-	{
-		memos_roll_back(0);
+	if (event == XACT_EVENT_ABORT)
 		innermost = NULL;
-	}
-}
-
-static void
-step_subxact_callback(SubXactEvent event, SubTransactionId subid, SubTransactionId parent,
-					  void *arg)
-{
-	int			level = GetCurrentTransactionNestLevel();
-
-	if (event == SUBXACT_EVENT_ABORT_SUB)
-		memos_roll_back(level);
-	else if (event == SUBXACT_EVENT_COMMIT_SUB)
-		for (int i = pending_count - 1; i >= 0 && pending[i].nest_level >= level; i--)
-			pending[i].nest_level = level - 1;
 }
 
 /* Called once, when the library is loaded. */
@@ -312,7 +94,6 @@ void
 step_init(void)
 {
 	RegisterXactCallback(step_xact_callback, NULL);
-	RegisterSubXactCallback(step_subxact_callback, NULL);
 }
 
 /* ---------- The identity of a step ---------- */
@@ -508,13 +289,13 @@ step_once(Step *step, const StepAction *action, bool *isnull)
 
 	if (memo)
 	{
-		memo_note_replay(run, memo);
+		memo_note_replay(memo);
 		*isnull = memo->isnull;
 		return memo->output;
 	}
 
 	step_prevent_read_only();
-	limit_steps(hash_get_num_entries(memos));
+	limit_steps(memo_number());
 	values[STEP_STARTED_AT - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
 	output = step_call(step, action, isnull);
 
@@ -527,9 +308,7 @@ step_once(Step *step, const StepAction *action, bool *isnull)
 	nulls[STEP_OUTPUT - 1] = *isnull;
 	store_insert(STORE_STEP, values, nulls);
 
-	memo_push_pending(&step->id);
-	memo_add(memos, &step->id, output, *isnull);
-	run->steps_done++;
+	memo_add(&step->id, output, *isnull);
 	stats_count(STAT_STEPS_DONE);
 	return output;
 }

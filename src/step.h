@@ -12,11 +12,8 @@
 #include "key.h"
 
 extern void step_init(void);
-extern void step_prepare_memo(void);
-extern void step_add_memo(const Key *step_id, Datum output, bool isnull);
 extern void step_key(const pg_uuid_t *run_id, const char *environment, const Key *parent, text *key,
 					 Key *result);
-extern void step_count(const CurrentRun *run, AttemptResult *result);
 extern void step_forget_run(void);
 extern const Key *step_around(void);
 extern Datum step_path_to(text *name);

@@ -16,6 +16,7 @@
 #include "control.h"
 #include "current.h"
 #include "limit.h"
+#include "memo.h"
 #include "progress.h"
 #include "routine.h"
 #include "stats.h"
@@ -89,6 +90,7 @@ _PG_init(void)
 	application_init();
 	current_init();
 	routine_init();
+	memo_init();
 	step_init();
 	wait_init();
 	MarkGUCPrefixReserved("trigger_idem");

@@ -60,6 +60,7 @@
 #include "current.h"
 #include "environment.h"
 #include "limit.h"
+#include "memo.h"
 #include "failure.h"
 #include "routine.h"
 #include "run.h"
@@ -308,7 +309,7 @@ work_execute(Work *work, const ClaimedRun *claimed, CurrentRun *run, bool in_gro
 	current_run_clear();
 
 	result.output = isnull ? NULL : DatumGetJsonbP(output);
-	step_count(run, &result);
+	memo_count(run, &result);
 	if (!run_end_attempt(&run->run_id, run->attempt, &result, NULL))
 		current_stale_error(&run->run_id, run->attempt);
 	return EXECUTED;
@@ -348,7 +349,7 @@ work_record_failure(Work *work, const CurrentRun *run, const ErrorData *error)
 	else if (error->sqlerrcode == ERRCODE_ABORT_RUN)
 		result.end = ATTEMPT_ABORTED;
 	result.error = duration_is_over ? failure_timed_out() : failure_from_error(error);
-	step_count(run, &result);
+	memo_count(run, &result);
 	work_use_read_committed();
 	if (run_end_attempt(&run->run_id, run->attempt, &result, NULL))
 		suspend_record_remembered(run);
@@ -376,7 +377,7 @@ work_suspend(Work *work, CurrentRun *run)
 	AttemptResult result = {.retry_after_ms = RETRY_AS_TASK_SAYS};
 	ErrorData  *volatile error = NULL;
 
-	step_count(run, &result);
+	memo_count(run, &result);
 	PortalContext = work->attempt_context;
 	handler_is_running = true;
 	if (work_stop)

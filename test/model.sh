@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Random sequences of calls, held against a model.  Usage: test/model.sh [OPTION]...
 #
-# Options are those of test/model/run.py: --sequences (2000), --length, --seed.
+# Options are those of test/model/run.py: --sequences (4000), --length, --seed.
 set -euo pipefail
 
 checkout=$(cd "$(dirname "$0")/.." && pwd)
@@ -40,7 +40,7 @@ make_workplace
 use_server 15 /usr/lib/postgresql/15/bin
 install_build COPT="-Werror -DUSE_ASSERT_CHECKING"
 server_options='-c synchronous_commit=off -c autovacuum_naptime=5' start_server
-[ "$#" -gt 0 ] || set -- --sequences 2000
+[ "$#" -gt 0 ] || set -- --sequences 4000
 step "model of the state machine" 15 test_model "$@"
 test_server_log
 finish

@@ -140,8 +140,8 @@ worker_has_extension(void)
 }
 
 /*
- * From here on the process can be found by its pid.  The launcher starts one of a
- * kind at a time, so it shall look whether others are wanted.
+ * The launcher starts one of a kind at a time, so it shall look whether others are
+ * wanted.
  */
 static void
 worker_has_begun(void)
@@ -152,7 +152,6 @@ worker_has_begun(void)
 		LWLockRelease(background->lock);
 		proc_exit(0);
 	}
-	background_slot->pid = MyProcPid;
 	background_slot->state = WORKER_BUSY;
 	background_wake_launcher();
 	LWLockRelease(background->lock);

@@ -258,8 +258,10 @@ launcher_start_workers(void)
 			served->scan_at = TimestampTzPlusMilliseconds(now, background_poll_interval);
 		}
 		/* a scan that is due waits for a slot, whose exit wakes us */
-		if (Max(served->scan_at, served->stay_away_until) > now)
-			next = Min(next, Max(served->scan_at, served->stay_away_until));
+		if (served->stay_away_until > now)
+			next = Min(next, served->stay_away_until);
+		else if (served->scan_at > now)
+			next = Min(next, served->scan_at);
 	}
 	LWLockRelease(background->lock);
 

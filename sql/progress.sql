@@ -44,6 +44,21 @@ CALL helper.show_log();
 -- a run that is final has none
 SELECT status, p.* FROM trigger_idem.runs r, trigger_idem.run_progress_of(r.run_id) p WHERE task_id = 'progress_procedure';
 
+-- a transaction that only reads tells, and writes nothing
+CREATE PROCEDURE helper.progress_reads_only() LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM trigger_idem.run_progress(0.25);
+	COMMIT;
+	SET TRANSACTION READ ONLY;
+	PERFORM trigger_idem.run_progress(0.5);
+	COMMIT;
+	PERFORM helper.progress_log('read only');
+END $$;
+SELECT trigger_idem.task_create('progress_reads_only', 'helper.progress_reads_only', queue => 'progress');
+SELECT FROM trigger_idem.trigger_task('progress_reads_only');
+CALL trigger_idem.work('progress');
+CALL helper.show_log();
+
 -- it is no write that a wait would undo, and is there while the run waits for more
 CREATE FUNCTION helper.progress_waits() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -80,6 +95,19 @@ SELECT trigger_idem.run_progress(0.9);
 RELEASE s;
 SELECT trigger_idem.run_enter(:'second_run_id', 1);
 COMMIT;
+SELECT fraction FROM trigger_idem.run_progress_of(:'second_run_id');
+-- told in a savepoint that is rolled back, in a transaction that is prepared: the
+-- next one does not write it
+BEGIN;
+SAVEPOINT s;
+SELECT trigger_idem.run_enter(:'second_run_id', 1);
+SELECT trigger_idem.run_progress(0.9);
+ROLLBACK TO s;
+PREPARE TRANSACTION 'progress';
+BEGIN;
+SELECT trigger_idem.run_enter(:'second_run_id', 1);
+COMMIT;
+ROLLBACK PREPARED 'progress';
 SELECT fraction FROM trigger_idem.run_progress_of(:'second_run_id');
 -- told and ended in one transaction
 BEGIN;

@@ -85,6 +85,21 @@ RESET statement_timeout;
 SELECT task_id, status, error->>'code' AS code FROM trigger_idem.runs WHERE queue = 'work_timeout' ORDER BY created_at;
 SELECT trigger_idem.task_drop('hides_timeout');
 
+-- who has caught the end of max_duration and then asks to wait has timed out
+CREATE FUNCTION work_test.overruns_and_waits() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	BEGIN
+		LOOP END LOOP;
+	EXCEPTION WHEN query_canceled THEN
+	END;
+	PERFORM trigger_idem.wait_for('an hour', '1 hour');
+END $$;
+SELECT trigger_idem.task_create('overruns_and_waits', 'work_test.overruns_and_waits', queue => 'work_overruns', max_duration => '10 ms');
+SELECT status FROM trigger_idem.trigger_task('overruns_and_waits');
+CALL trigger_idem.work('work_overruns');
+SELECT status, attempt_status FROM work_test.outcome WHERE task_id = 'overruns_and_waits';
+SELECT count(*) AS waits FROM trigger_idem.waits JOIN trigger_idem.runs USING (run_id) WHERE task_id = 'overruns_and_waits';
+
 -- the key is kept where the task says so
 SELECT trigger_idem.task_create('keeps_key', 'work_test.aborts', queue => 'work_keeps', release_key_on => '{}');
 SELECT trigger_idem.task_create('frees_key', 'helper.handler', queue => 'work_keeps', release_key_on => '{completed}');
@@ -157,6 +172,19 @@ SELECT status, error FROM trigger_idem.runs WHERE task_id = 'changes_settings';
 RESET work_mem;
 RESET application_name;
 DROP ROLE regress_impostor;
+
+-- settings that the session has made up: one that the handler resets, and one that is gone,
+-- for its prefix is that of the handler's language, which was not loaded before
+CREATE FUNCTION work_test.resets_setting() RETURNS void LANGUAGE plpgsql AS 'BEGIN RESET work_test.made_up; END';
+SELECT trigger_idem.task_create('resets_setting', 'work_test.resets_setting', queue => 'work_made_up');
+SELECT status FROM trigger_idem.trigger_task('resets_setting');
+SELECT status FROM trigger_idem.trigger_task('resets_setting');
+\c
+SET work_test.made_up = 'by the session';
+SET plpgsql.made_up = 'by the session';
+CALL trigger_idem.work('work_made_up');
+SELECT current_setting('work_test.made_up') AS made_up, current_setting('plpgsql.made_up', true) AS reserved;
+SELECT status, error FROM trigger_idem.runs WHERE task_id = 'resets_setting';
 
 -- settings that only a superuser may change, changed through a superuser's function
 CREATE FUNCTION work_test.changes_superusers_setting() RETURNS void SECURITY DEFINER LANGUAGE sql AS
@@ -351,6 +379,55 @@ CALL trigger_idem.work('work_grouped');
 SELECT n FROM work_test.grouped ORDER BY n;
 RESET trigger_idem.runs_per_commit;
 
+-- a handler cancels a run that its own session has claimed, and will not begin; and one that
+-- names this session without being in its hand, as in a dump that was restored beside it
+CREATE PROCEDURE work_test.cancels_others(payload jsonb) LANGUAGE plpgsql AS $$
+BEGIN
+	IF payload->>'n' <> '1' THEN
+		INSERT INTO helper.log (line) VALUES (format('began %s', payload));
+		RETURN;
+	END IF;
+	PERFORM trigger_idem.wait_for_token((payload->>'token')::uuid);
+	UPDATE trigger_idem.queue_entry SET worker_token = e.worker_token FROM trigger_idem.queue_entry e
+	WHERE queue_entry.task_id = 'claimed_outside' AND e.run_id = trigger_idem.current_run_id();
+	INSERT INTO helper.log (line)
+	SELECT format('attempt %s cancels %s, which is %s: %s', trigger_idem.current_attempt(), task_id, status, trigger_idem.run_cancel(run_id))
+	FROM trigger_idem.runs WHERE queue = 'work_hand' AND run_id <> trigger_idem.current_run_id() ORDER BY run_id LIMIT 2;
+	COMMIT;
+END $$;
+SELECT trigger_idem.task_create('cancels_others', 'work_test.cancels_others', queue => 'work_hand');
+SELECT trigger_idem.task_create('claimed_outside', queue => 'work_hand');
+SELECT token FROM trigger_idem.wait_token_create() \gset
+SELECT status FROM trigger_idem.trigger_task('cancels_others', jsonb_build_object('n', 1, 'token', :'token'), priority => 1);
+CALL trigger_idem.work('work_hand');
+SELECT status FROM trigger_idem.trigger_task('claimed_outside');
+SELECT attempt FROM trigger_idem.run_claim('outside', 'work_hand');
+SELECT status FROM trigger_idem.trigger_task('cancels_others', '{"n": 2}');
+SELECT status FROM trigger_idem.trigger_task('cancels_others', '{"n": 3}');
+SELECT trigger_idem.wait_token_complete(:'token');
+SET trigger_idem.runs_per_commit = 3;
+CALL trigger_idem.work('work_hand');
+RESET trigger_idem.runs_per_commit;
+CALL helper.show_log();
+SELECT task_id, payload->'n' AS n, r.status, a.attempt, a.status AS attempt_status
+FROM trigger_idem.runs r LEFT JOIN trigger_idem.attempts a USING (run_id) WHERE queue = 'work_hand' ORDER BY run_id, a.attempt;
+
+-- a run whose task is not there yet, while a dump is restored: its worker's lease is all
+-- that counts
+SELECT trigger_idem.task_create('restored', queue => 'work_restored', max_attempts => 1, max_duration => '1 us');
+SELECT status FROM trigger_idem.trigger_task('restored');
+SELECT attempt FROM trigger_idem.run_claim('outside', 'work_restored', lease_duration => '1 hour');
+CREATE TABLE work_test.dump AS SELECT * FROM trigger_idem.task WHERE task_id = 'restored';
+DELETE FROM trigger_idem.task WHERE task_id = 'restored';
+\c
+CALL trigger_idem.work('nothing is due');
+SELECT status FROM trigger_idem.attempts JOIN trigger_idem.queue_entry USING (run_id) WHERE task_id = 'restored';
+UPDATE trigger_idem.queue_entry SET lease_expires_at = now() WHERE task_id = 'restored';
+CALL trigger_idem.work('nothing is due');
+INSERT INTO trigger_idem.task SELECT * FROM work_test.dump;
+\c
+SELECT status, attempt_status, attempt_error->>'code' AS code FROM work_test.outcome WHERE task_id = 'restored';
+
 -- only tasks of the role that logged in; only at top level
 CREATE ROLE regress_worker;
 SELECT trigger_idem.task_create('of_another', 'helper.handler', queue => 'work_roles', run_as => 'regress_worker');
@@ -374,6 +451,14 @@ ROLLBACK;
 SELECT 1 \; CALL trigger_idem.work('nothing is due');
 DO $$ DECLARE n int; BEGIN CALL trigger_idem.work('nothing is due', processed => n); END $$;
 DO $$ DECLARE n int; BEGIN BEGIN CALL trigger_idem.work('nothing is due', processed => n); EXCEPTION WHEN division_by_zero THEN END; END $$;
+-- nor by a function or trigger that is made of it
+SELECT probin FROM pg_proc WHERE oid = 'trigger_idem.work'::regproc \gset
+CREATE FUNCTION work_test.work(text, int, text, int) RETURNS int LANGUAGE c AS :'probin', 'trigger_idem_work';
+CREATE FUNCTION work_test.work_trigger() RETURNS trigger LANGUAGE c AS :'probin', 'trigger_idem_work';
+CREATE TABLE work_test.works (n int);
+CREATE TRIGGER works BEFORE INSERT ON work_test.works FOR EACH ROW EXECUTE FUNCTION work_test.work_trigger();
+SELECT work_test.work(NULL, NULL, NULL, NULL);
+INSERT INTO work_test.works VALUES (1);
 CALL trigger_idem.work('');
 CALL trigger_idem.work(max_runs => 0);
 CALL trigger_idem.work(environment => 'nowhere');

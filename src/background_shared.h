@@ -39,7 +39,6 @@ typedef struct WorkerSlot
 	WorkerState state;
 	Oid			database;
 	Oid			role;			/* InvalidOid: a scanner */
-	pid_t		pid;			/* 0 while it starts */
 	Latch	   *latch;
 	bool		stop;			/* it shall end when it is idle */
 	volatile bool wants_scan;	/* others could work what it has in hand */

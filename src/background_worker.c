@@ -75,12 +75,13 @@ worker_exit(int code, Datum arg)
 
 /*
  * There is nothing to do at the moment: wait until somebody wakes us.  False when
- * that takes too long, or we shall end.
+ * that takes too long, or we shall end; what is left then is for another worker.
  */
 static bool
 worker_wait(void)
 {
 	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), background_worker_idle_time);
+	bool		has_looked = !work_stop;
 
 	LWLockAcquire(background->lock, LW_EXCLUSIVE);
 	/* what was triggered since we have looked */
@@ -103,6 +104,8 @@ worker_wait(void)
 		/* nobody shall wake us any more once we have decided to end */
 		if (is_idle && (stop || timeout <= 0))
 			background_slot->state = WORKER_BUSY;
+		if (stop && !(is_idle && has_looked))
+			background_demand(MyDatabaseId, background_slot->role);
 		LWLockRelease(background->lock);
 		if (stop)
 			return false;
@@ -140,8 +143,8 @@ worker_has_extension(void)
 }
 
 /*
- * From here on the process can be found by its pid.  The launcher starts one of a
- * kind at a time, so it shall look whether others are wanted.
+ * The launcher starts one of a kind at a time, so it shall look whether others are
+ * wanted.
  */
 static void
 worker_has_begun(void)
@@ -152,7 +155,6 @@ worker_has_begun(void)
 		LWLockRelease(background->lock);
 		proc_exit(0);
 	}
-	background_slot->pid = MyProcPid;
 	background_slot->state = WORKER_BUSY;
 	background_wake_launcher();
 	LWLockRelease(background->lock);

@@ -259,8 +259,7 @@ run_family(pg_uuid_t *run_id)
 
 		foreach(cell, family)
 			foreach(child, run_children(lfirst(cell)))
-			if (!is_in_list(family, lfirst(child)) && !is_in_list(found, lfirst(child)) &&
-				!awaited_by_others(lfirst(child), family))
+			if (!is_in_list(family, lfirst(child)) && !awaited_by_others(lfirst(child), family))
 			found = lappend(found, lfirst(child));
 		has_grown = found != NIL;
 		family = list_concat(family, found);

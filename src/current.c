@@ -141,7 +141,7 @@ current_xact_callback(XactEvent event, void *arg)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("cannot PREPARE a transaction inside a run")));
-	else if (current->is_entered && (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT))
+	else if (current->is_entered)
 		current_run_leave();
 }
 

@@ -20,7 +20,6 @@
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
-#include "storage/procarray.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -60,7 +59,8 @@ databases_to_serve(void)
 	HeapTuple	tuple;
 
 	/* the setting was checked when it was set */
-	if (!SplitIdentifierString(setting, ',', &names) || names == NIL)
+	(void) SplitIdentifierString(setting, ',', &names);
+	if (names == NIL)
 		return NIL;
 	rel = table_open(DatabaseRelationId, AccessShareLock);
 	scan = table_beginscan_catalog(rel, 0, NULL);
@@ -182,8 +182,8 @@ start_worker(int slot, bool is_scanner)
 }
 
 /*
- * Slots of workers that died before they could give them back: those whose
- * process is gone.
+ * Slots of workers that have not begun in time.  A process that has given its slot
+ * back in no other way has crashed, and the server begins anew.
  */
 static void
 launcher_reclaim_slots(void)
@@ -193,11 +193,8 @@ launcher_reclaim_slots(void)
 	{
 		WorkerSlot *worker = &background->workers[i];
 
-		if (worker->state == WORKER_UNUSED)
-			continue;
-		if (worker->pid == 0 ?
-			TimestampDifferenceExceeds(worker->reserved_at, GetCurrentTimestamp(), START_MAX_MS) :
-			BackendPidGetProc(worker->pid) == NULL)
+		if (worker->state == WORKER_STARTING &&
+			TimestampDifferenceExceeds(worker->reserved_at, GetCurrentTimestamp(), START_MAX_MS))
 			worker->state = WORKER_UNUSED;
 	}
 	LWLockRelease(background->lock);
@@ -209,12 +206,12 @@ launcher_start_workers(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz next = TimestampTzPlusMilliseconds(now, background_poll_interval);
-	int			start[MAX_WORKERS];
+	int			start[MAX_WORKERS]; /* each slot once at most */
 	bool		is_scanner[MAX_WORKERS];
 	int			count = 0;
 
 	LWLockAcquire(background->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < MAX_DEMANDS && count < MAX_WORKERS; i++)
+	for (int i = 0; i < MAX_DEMANDS; i++)
 	{
 		Demand	   *demand = &background->demands[i];
 		ServedDatabase *served;
@@ -246,7 +243,7 @@ launcher_start_workers(void)
 		if (served)
 			served->scan_at = now;
 	}
-	for (int i = 0; i < MAX_DATABASES && count < MAX_WORKERS; i++)
+	for (int i = 0; i < MAX_DATABASES; i++)
 	{
 		ServedDatabase *served = &background->databases[i];
 		int			slot;
@@ -261,8 +258,10 @@ launcher_start_workers(void)
 			served->scan_at = TimestampTzPlusMilliseconds(now, background_poll_interval);
 		}
 		/* a scan that is due waits for a slot, whose exit wakes us */
-		if (Max(served->scan_at, served->stay_away_until) > now)
-			next = Min(next, Max(served->scan_at, served->stay_away_until));
+		if (served->stay_away_until > now)
+			next = Min(next, served->stay_away_until);
+		else if (served->scan_at > now)
+			next = Min(next, served->scan_at);
 	}
 	LWLockRelease(background->lock);
 

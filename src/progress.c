@@ -117,12 +117,14 @@ trigger_idem_run_progress(PG_FUNCTION_ARGS)
 	progress.length = -1;
 	if (message)
 	{
-		if (pg_mbstrlen_with_len(VARDATA_ANY(message), VARSIZE_ANY_EXHDR(message)) > MESSAGE_CHARS)
+		const char *string = VARDATA_ANY(message);
+
+		progress.length = VARSIZE_ANY_EXHDR(message);
+		if (pg_mbstrlen_with_len(string, progress.length) > MESSAGE_CHARS)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("message must not be longer than %d characters", MESSAGE_CHARS)));
-		progress.length = VARSIZE_ANY_EXHDR(message);
-		memcpy(progress.message, VARDATA_ANY(message), progress.length);
+		memcpy(progress.message, string, progress.length);
 	}
 	progress.at = GetCurrentTimestamp();
 

@@ -80,6 +80,19 @@ setting_set(const char *name, const char *value)
 	(void) set_config_option(name, value, PGC_SUSET, PGC_S_SESSION, GUC_ACTION_SET, true, 0, false);
 }
 
+/* Has a library been loaded that reserves the prefix of this setting, which was made up? */
+static bool
+setting_is_gone(const char *name)
+{
+	int			count;
+	struct config_generic **settings = compat_get_guc_variables(&count);
+
+	for (int i = 0; i < count; i++)
+		if (strcmp(settings[i]->name, name) == 0)
+			return false;
+	return true;
+}
+
 /*
  * Put the settings back to what settings_save() found.  True when something
  * had to be changed, which the next commit makes last.
@@ -108,7 +121,8 @@ settings_restore(List *saved)
 		const SavedSetting *setting = lfirst(cell);
 		const char *value = GetConfigOption(setting->name, true, false);
 
-		if (value == NULL || strcmp(value, setting->value) != 0)
+		/* before 17, one that was reset may have none, too */
+		if (value == NULL ? !setting_is_gone(setting->name) : strcmp(value, setting->value) != 0)
 		{
 			setting_set(setting->name, setting->value);
 			changed = true;

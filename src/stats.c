@@ -65,8 +65,9 @@ stats_database(void)
 {
 	static StatsDatabase *mine = NULL;
 
-	if (mine || background == NULL || !OidIsValid(MyDatabaseId))
+	if (mine || background == NULL)
 		return mine;
+	Assert(OidIsValid(MyDatabaseId));
 	LWLockAcquire(background->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < MAX_DATABASES && mine == NULL; i++)
 	{

@@ -50,7 +50,9 @@ wake_role(Oid role)
 	foreach(cell, roles)
 	{
 		wake = lfirst(cell);
-		if (wake->role == role && wake->nest_level <= level)
+		/* those of inner levels are gone, or are their outer level's now */
+		Assert(wake->nest_level <= level);
+		if (wake->role == role)
 			return;
 	}
 	caller = MemoryContextSwitchTo(TopTransactionContext);

@@ -554,6 +554,7 @@ work_group(Work *work, List *claimed, int from, int size, ErrorData **interrupt)
 		{
 			const ClaimedRun *run = list_nth(claimed, from + count);
 			WorkExecuted how;
+			bool		is_canceled PG_USED_FOR_ASSERTS_ONLY;
 
 			current_run_fill(work, run, &current);
 			current.is_grouped = true;
@@ -561,8 +562,9 @@ work_group(Work *work, List *claimed, int from, int size, ErrorData **interrupt)
 			how = work_execute(work, run, &current, true);
 			if (how == NOT_IN_GROUP)
 				break;
-			if (work_leave_attempt())
-				current_stale_error(&run->run_id, run->attempt);
+			/* who cancels it has locked its entry first, and we would have lost it */
+			is_canceled = work_leave_attempt();
+			Assert(!is_canceled);
 			/* the next one is not to be who this one has become */
 			(void) settings_restore(work->settings);
 			executed += how == EXECUTED;
@@ -588,8 +590,6 @@ work_group(Work *work, List *claimed, int from, int size, ErrorData **interrupt)
 		work_record_failure(work, &current, error);
 		*interrupt = error;
 	}
-	if (settings_restore(work->settings))
-		work_commit(work);
 	return count;
 }
 

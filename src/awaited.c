@@ -226,8 +226,9 @@ awaited_ended(const pg_uuid_t *target)
 	{
 		const Waiter *waiter = lfirst(cell);
 
-		if (!waiter->is_batch || waiter->is_pending)
-			(void) waiter_tell(waiter);
+		/* an item that does not keep its batch waiting has ended before */
+		Assert(!waiter->is_batch || waiter->is_pending);
+		(void) waiter_tell(waiter);
 	}
 }
 

@@ -235,6 +235,16 @@ SELECT wait_test.start($$SELECT wait_test.batch_and_wait('wait_quick', '[{"paylo
 CALL trigger_idem.work('wait');
 SELECT wait_test.look(:'parent');
 
+-- nor twice a run that was there: both items keep the batch waiting until it ends
+SELECT run_id AS other FROM trigger_idem.trigger_task('wait_child', '"there before"', 'wait there twice') \gset
+SELECT wait_test.start($$SELECT wait_test.batch_and_wait('wait_child', '[{"options": {"idempotency_key": "wait there twice"}}, {"options": {"idempotency_key": "wait there twice"}}]')$$) AS parent \gset
+CALL trigger_idem.work('wait');
+SELECT index, is_pending, status FROM trigger_idem.awaited WHERE run_id = :'parent' ORDER BY index;
+CALL trigger_idem.work('wait_child');
+SELECT index, is_pending, status FROM trigger_idem.awaited WHERE run_id = :'parent' ORDER BY index;
+CALL trigger_idem.work('wait');
+SELECT wait_test.look(:'parent');
+
 -- all items cached and final: it does not hang
 SELECT wait_test.start($$SELECT wait_test.batch_and_wait('wait_quick', '[{"payload": "first", "options": {"idempotency_key": "wait twice"}}, {"payload": "second", "options": {"idempotency_key": "wait twice"}}]')$$) AS parent \gset
 CALL trigger_idem.work('wait');

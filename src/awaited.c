@@ -16,6 +16,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -66,6 +67,8 @@ awaited_mark(WaitTarget *target, bool is_token)
 				values[ENTRY_IS_AWAITED - 1] = BoolGetDatum(true);
 				nulls[ENTRY_IS_AWAITED - 1] = false;
 				store_row_update(&row, values, nulls);
+				/* it may be a target once more, or be claimed */
+				CommandCounterIncrement();
 			}
 			store_row_end(&row);
 	}

@@ -99,6 +99,32 @@ BEGIN READ ONLY;
 SELECT * FROM trigger_idem.run_claim('w', 'app_nothing');
 ROLLBACK;
 
+-- in any queue, however many there are, and whichever were there before
+SELECT trigger_idem.task_create('app_many');
+CREATE FUNCTION application_test.in_queues(first int, last int) RETURNS bigint LANGUAGE sql AS $$
+	SELECT count(*) FROM trigger_idem.batch_trigger_task('app_many', (SELECT jsonb_agg(jsonb_build_object('payload', n,
+		'options', jsonb_build_object('queue', 'app_many_' || n, 'priority', n)) ORDER BY n % 7, n) FROM generate_series(first, last) n)) $$;
+CREATE FUNCTION application_test.claim_many() RETURNS TABLE (runs bigint, first int, last int, in_order boolean) LANGUAGE sql AS $$
+	SELECT count(*), max(number), min(number), bool_and(number = top - place + 1)
+	FROM (SELECT payload::int AS number, max(payload::int) OVER () AS top, place
+		FROM trigger_idem.run_claim('w', NULL, 1000, task_ids => '{app_many}') WITH ORDINALITY c(run_id, attempt, task_id, payload, environment, lease, place)) c $$;
+SELECT application_test.in_queues(1, 60);
+SELECT * FROM application_test.claim_many();
+SELECT application_test.in_queues(31, 90);
+SELECT * FROM application_test.claim_many();
+SELECT application_test.in_queues(1, 250);
+SELECT * FROM application_test.claim_many();
+SELECT application_test.in_queues(201, 210);
+SELECT * FROM application_test.claim_many();
+
+-- one claim ends no more than a thousand runs that were not started in time
+SELECT count(*) FROM trigger_idem.batch_trigger_task('app_many', (SELECT jsonb_agg('{"options": {"queue": "app_expired", "ttl": "1 microsecond"}}'::jsonb) FROM generate_series(1, 1001)));
+SELECT count(*) FROM trigger_idem.run_claim('w', 'app_expired');
+SELECT count(*) AS entries FROM trigger_idem.queue_entry WHERE queue = 'app_expired';
+SELECT count(*) FROM trigger_idem.run_claim('w', 'app_expired');
+SELECT count(*) AS entries FROM trigger_idem.queue_entry WHERE queue = 'app_expired';
+SELECT status, count(*) FROM trigger_idem.runs WHERE queue = 'app_expired' GROUP BY 1;
+
 -- a concurrency limit holds inside one claim, for each concurrency_key by itself
 SELECT trigger_idem.task_create('app_limited', queue => 'app_limited', concurrency_limit => 2);
 SELECT count(trigger_idem.trigger_task('app_limited', to_jsonb(n), concurrency_key => CASE WHEN n > 6 THEN 'k' END))

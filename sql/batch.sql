@@ -21,6 +21,12 @@ FROM trigger_idem.batch_trigger_task('batch_task', (SELECT jsonb_agg(jsonb_build
 -- again: all are hits
 SELECT count(*), bool_and(is_cached) AS all_cached FROM trigger_idem.batch_trigger_task('batch_task', (SELECT jsonb_agg(jsonb_build_object('payload', n,
 	'options', jsonb_build_object('idempotency_key', 'batch ' || n % 100)) ORDER BY n) FROM generate_series(1, 300) n));
+-- as many as are written together, and rows that are too large for that
+SELECT trigger_idem.task_create('batch_size', queue => 'batch_size');
+SELECT count(*) FROM trigger_idem.batch_trigger_task('batch_size', (SELECT jsonb_agg(jsonb_build_object('payload', n) ORDER BY n) FROM generate_series(1, 64) n));
+SELECT count(*) FROM trigger_idem.batch_trigger_task('batch_size', (SELECT jsonb_agg(jsonb_build_object('payload', repeat(n::text, 400000)) ORDER BY n) FROM generate_series(1, 7) n));
+SELECT count(*), count(payload), sum(length(payload #>> '{}')) AS characters FROM trigger_idem.run_claim('w', 'batch_size', 100);
+SELECT count(trigger_idem.run_cancel(run_id)) FROM trigger_idem.runs WHERE queue = 'batch_size';
 -- the same keys as those of trigger_task(), in both forms
 SELECT t.is_cached, t.run_id = b.run_id AS same_run
 FROM trigger_idem.batch_trigger_task('batch_task', '[{"options": {"idempotency_key": "batch z"}}]') b, LATERAL trigger_idem.trigger_task('batch_task', NULL, 'batch z') t;

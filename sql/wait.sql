@@ -235,6 +235,16 @@ SELECT wait_test.start($$SELECT wait_test.batch_and_wait('wait_quick', '[{"paylo
 CALL trigger_idem.work('wait');
 SELECT wait_test.look(:'parent');
 
+-- nor twice a run that was there: both items keep the batch waiting until it ends
+SELECT run_id AS other FROM trigger_idem.trigger_task('wait_child', '"there before"', 'wait there twice') \gset
+SELECT wait_test.start($$SELECT wait_test.batch_and_wait('wait_child', '[{"options": {"idempotency_key": "wait there twice"}}, {"options": {"idempotency_key": "wait there twice"}}]')$$) AS parent \gset
+CALL trigger_idem.work('wait');
+SELECT index, is_pending, status FROM trigger_idem.awaited WHERE run_id = :'parent' ORDER BY index;
+CALL trigger_idem.work('wait_child');
+SELECT index, is_pending, status FROM trigger_idem.awaited WHERE run_id = :'parent' ORDER BY index;
+CALL trigger_idem.work('wait');
+SELECT wait_test.look(:'parent');
+
 -- all items cached and final: it does not hang
 SELECT wait_test.start($$SELECT wait_test.batch_and_wait('wait_quick', '[{"payload": "first", "options": {"idempotency_key": "wait twice"}}, {"payload": "second", "options": {"idempotency_key": "wait twice"}}]')$$) AS parent \gset
 CALL trigger_idem.work('wait');
@@ -342,6 +352,23 @@ CALL trigger_idem.work('wait_child');
 CALL trigger_idem.work('wait');
 SELECT wait_test.look(:'parent');
 SELECT payload, status FROM trigger_idem.runs WHERE parent_run_id = :'parent' ORDER BY payload, status;
+-- a batch that has completed is not asked for anew, whatever has failed besides
+CREATE FUNCTION wait_test.fails_after_batch() RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	batch text := wait_test.batch_and_wait('wait_frees', '[{"payload": "one that stays"}, {"payload": "another one"}]');
+BEGIN
+	IF trigger_idem.current_attempt() = 2 THEN
+		RAISE EXCEPTION 'after the batch';
+	END IF;
+	RETURN format('attempt %s: %s', trigger_idem.current_attempt(), batch);
+END $$;
+SELECT trigger_idem.task_create('wait_fails_after_batch', 'wait_test.fails_after_batch', queue => 'wait', max_attempts => 2, min_backoff => '0');
+SELECT run_id AS parent FROM trigger_idem.trigger_task('wait_fails_after_batch') \gset
+CALL trigger_idem.work('wait');
+CALL trigger_idem.work('wait_child');
+CALL trigger_idem.work('wait');
+SELECT wait_test.look(:'parent');
+SELECT count(*) FROM trigger_idem.runs WHERE parent_run_id = :'parent';
 -- where the key of a failed run is kept, that is the answer again
 SELECT trigger_idem.task_create('wait_child', 'wait_test.child', queue => 'wait_child', max_attempts => 1, release_key_on => '{}');
 UPDATE wait_test.mood SET fails = true;
@@ -450,11 +477,14 @@ CALL trigger_idem.work('wait');
 SELECT wait_test.look(:'run');
 CALL helper.show_log();
 
--- several runs in one transaction: what the others wrote does not count
+-- several runs in one transaction: what the others wrote does not count.  One that
+-- has only one attempt would not be claimed together with others
 SET trigger_idem.runs_per_commit = 5;
 SELECT trigger_idem.task_create('wait_log', 'helper.handler', queue => 'wait', max_attempts => 1);
 SELECT count(*) FROM generate_series(1, 12) n, LATERAL trigger_idem.trigger_task(CASE n % 4 WHEN 0 THEN 'wait_log' WHEN 1 THEN 'wait_sql' WHEN 2 THEN 'wait_counts' ELSE 'wait_writes' END,
-	CASE n % 4 WHEN 0 THEN to_jsonb('of a group '::text || n) ELSE to_jsonb('SELECT wait_test.and_wait(''wait_child'', ''' || n || ''')') END, tags => '{group}', priority => 100 - n);
+	CASE n % 4 WHEN 0 THEN to_jsonb('of a group '::text || n) ELSE to_jsonb('SELECT wait_test.and_wait(''wait_child'', ''' || n || ''')') END, tags => '{group}', priority => 100 - n,
+	max_attempts => CASE n % 4 WHEN 3 THEN 1 ELSE 2 END);
+SELECT status FROM trigger_idem.trigger_task('wait_sql', to_jsonb($$SELECT helper.error_of('SELECT wait_test.and_wait(''wait_child'', ''13'')')$$::text), tags => '{group}', priority => 87, max_attempts => 2);
 SET client_min_messages = warning;
 CALL trigger_idem.work('wait') \g /dev/null
 SELECT task_id, status, error->>'code' AS code, count(*) FROM trigger_idem.runs WHERE tags = '{group}' GROUP BY 1, 2, 3 ORDER BY 1, 2;
@@ -551,8 +581,8 @@ CALL helper.show_log();
 
 -- the same in a group: nothing of a handler that caught it is committed
 SET trigger_idem.runs_per_commit = 5;
-SELECT count(trigger_idem.trigger_task('wait_catches_by_name', to_jsonb(what), tags => '{caught}')) FROM unnest('{returns,raises}'::text[]) what;
-SELECT status FROM trigger_idem.trigger_task('wait_log', '"in the group of those"');
+SELECT count(trigger_idem.trigger_task('wait_catches_by_name', to_jsonb(what), tags => '{caught}', max_attempts => 2)) FROM unnest('{returns,raises}'::text[]) what;
+SELECT status FROM trigger_idem.trigger_task('wait_log', '"in the group of those"', max_attempts => 2);
 SET client_min_messages = warning;
 CALL trigger_idem.work('wait') \g /dev/null
 RESET client_min_messages;
@@ -860,6 +890,17 @@ CALL trigger_idem.work('wait');
 CALL trigger_idem.work('wait_child');
 CALL trigger_idem.work('wait');
 SELECT wait_test.look(:'one'), wait_test.look(:'two');
+
+-- nor is it one to wait for two that wait for the same
+SELECT run_id AS other FROM trigger_idem.trigger_task('wait_child', '"of a diamond"') \gset
+SELECT count(wait_test.start(format('SELECT wait_test.run_wait(%L)', :'other'), 'wait diamond ' || n)) FROM generate_series(1, 2) n;
+SELECT wait_test.start($$SELECT wait_test.batch_and_wait('wait_sql', '[{"options": {"idempotency_key": "wait diamond 1"}}, {"options": {"idempotency_key": "wait diamond 2"}}]')$$) AS both \gset
+SELECT wait_test.start(format('SELECT wait_test.run_wait(%L)', :'both')) AS last \gset
+CALL trigger_idem.work('wait');
+SELECT wait_test.look(:'last');
+CALL trigger_idem.work('wait_child');
+CALL trigger_idem.work('wait');
+SELECT wait_test.look(:'last');
 
 -- ---------- Tokens ----------
 

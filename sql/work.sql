@@ -322,13 +322,14 @@ SELECT status, error->>'code' AS code, error->>'message' AS message FROM trigger
 ALTER FUNCTION work_test.replaced OWNER TO CURRENT_USER;
 DROP ROLE regress_planter;
 
--- a handler that drops its own task, or the extension
+-- a handler that drops its own task, or the extension, also where something else takes its name
 CREATE FUNCTION work_test.drops_task() RETURNS boolean LANGUAGE sql AS $$ SELECT trigger_idem.task_drop('drops_task') $$;
 CREATE FUNCTION work_test.drops_extension() RETURNS void LANGUAGE sql AS 'DROP EXTENSION trigger_idem CASCADE';
 CREATE PROCEDURE work_test.drops_extension_and_commits() LANGUAGE plpgsql AS 'BEGIN DROP EXTENSION trigger_idem CASCADE; COMMIT; END';
+CREATE PROCEDURE work_test.drops_and_replaces_extension() LANGUAGE plpgsql AS 'BEGIN DROP EXTENSION trigger_idem CASCADE; CREATE SCHEMA trigger_idem; COMMIT; END';
 SELECT trigger_idem.task_create(task, ('work_test.' || task)::regproc, queue => 'work_drops', max_attempts => 1)
-FROM unnest('{drops_task,drops_extension,drops_extension_and_commits}'::text[]) task;
-SELECT status FROM unnest('{drops_task,drops_extension,drops_extension_and_commits}'::text[]) task, LATERAL trigger_idem.trigger_task(task);
+FROM unnest('{drops_task,drops_extension,drops_extension_and_commits,drops_and_replaces_extension}'::text[]) task;
+SELECT status FROM unnest('{drops_task,drops_extension,drops_extension_and_commits,drops_and_replaces_extension}'::text[]) task, LATERAL trigger_idem.trigger_task(task);
 SET client_min_messages = warning;
 CALL trigger_idem.work('work_drops');
 RESET client_min_messages;

@@ -81,8 +81,8 @@ key_verify(const TriggerCall *trigger, TupleTableSlot *row)
 	bool		isnull;
 	bytea	   *stored = DatumGetByteaPP(slot_getattr(row, KEY_IDEMPOTENCY_KEY, &isnull));
 
-	if (VARSIZE_ANY_EXHDR(stored) != KEY_BYTES ||
-		memcmp(VARDATA_ANY(stored), trigger->key.bytes, KEY_BYTES) != 0)
+	Assert(VARSIZE_ANY_EXHDR(stored) == KEY_BYTES);
+	if (memcmp(VARDATA_ANY(stored), trigger->key.bytes, KEY_BYTES) != 0)
 		elog(ERROR, "two idempotency keys have the same id");
 }
 
@@ -155,7 +155,7 @@ key_look(const TriggerCall *trigger, Snapshot snapshot, LiveKey *live, KeyHolder
 			state = KEY_LIVE;
 			key_read(trigger, lookup.slot, live);
 		}
-		else if (state == KEY_FREE)
+		else
 			state = KEY_EXPIRED;
 	}
 	store_lookup_end(&lookup);

@@ -16,6 +16,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -66,6 +67,8 @@ awaited_mark(WaitTarget *target, bool is_token)
 				values[ENTRY_IS_AWAITED - 1] = BoolGetDatum(true);
 				nulls[ENTRY_IS_AWAITED - 1] = false;
 				store_row_update(&row, values, nulls);
+				/* it may be a target once more, or be claimed */
+				CommandCounterIncrement();
 			}
 			store_row_end(&row);
 	}
@@ -226,8 +229,9 @@ awaited_ended(const pg_uuid_t *target)
 	{
 		const Waiter *waiter = lfirst(cell);
 
-		if (!waiter->is_batch || waiter->is_pending)
-			(void) waiter_tell(waiter);
+		/* an item that does not keep its batch waiting has ended before */
+		Assert(!waiter->is_batch || waiter->is_pending);
+		(void) waiter_tell(waiter);
 	}
 }
 

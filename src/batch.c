@@ -418,7 +418,8 @@ batch_acquire(BatchItem *batch, int count, MemoryContext item_context, ItemPosit
 		position->index = item->index;
 		if (item->is_settled)
 			continue;
-		if (before && before->trigger.has_key && item->trigger.has_key &&
+		/* after one with a key, all have one */
+		if (before && before->trigger.has_key &&
 			memcmp(&before->trigger.key_id, &item->trigger.key_id, UUID_LEN) == 0)
 			item_repeat(item, before);
 		else

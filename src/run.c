@@ -70,9 +70,7 @@ random_bytes(uint8 *bytes, size_t count)
 	if (left < count)
 	{
 		if (!pg_strong_random(pool, sizeof(pool)))
-			ereport(ERROR,
-					(errcode(ERRCODE_INTERNAL_ERROR),
-					 errmsg("could not generate random values")));
+			elog(ERROR, "could not generate random values");
 		left = sizeof(pool);
 	}
 	left -= count;
@@ -162,9 +160,9 @@ run_status_oid(RunStatus status)
 RunStatus
 run_status_from_oid(Oid oid)
 {
-	for (int i = 0; i < RUN_STATUSES; i++)
-		if (store_run_status(i) == oid)
-			return (RunStatus) i;
+	for (int status = 0; status < RUN_STATUSES; status++)
+		if (store_run_status(status) == oid)
+			return (RunStatus) status;
 	elog(ERROR, "unknown run status %u", oid);
 }
 

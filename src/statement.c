@@ -92,7 +92,8 @@ statement_prepare(Statement *statement)
 {
 	int			nargs = 0;
 
-	while (nargs < STATEMENT_MAX_ARGS && OidIsValid(statement->argtypes[nargs]))
+	Assert(!OidIsValid(statement->argtypes[STATEMENT_MAX_ARGS - 1]));
+	while (OidIsValid(statement->argtypes[nargs]))
 		nargs++;
 	statement->plan = SPI_prepare_cursor(statement->sql, nargs, statement->argtypes,
 										 statement->cursor_options);

@@ -21,7 +21,7 @@ typedef struct Statement
 	const char *sql;
 	int			expected;		/* what SPI must answer: SPI_OK_... */
 	int			cursor_options;
-	Oid			argtypes[STATEMENT_MAX_ARGS];	/* up to the first InvalidOid */
+	Oid			argtypes[STATEMENT_MAX_ARGS];	/* up to an InvalidOid */
 	SPIPlanPtr	plan;
 } Statement;
 

@@ -505,13 +505,12 @@ index_insert_rows(Oid index_id, Relation rel, TupleTableSlot **rows, int count,
 {
 	Relation	index = index_open(index_id, RowExclusiveLock);
 	IndexInfo  *info = BuildIndexInfo(index);
+	bool		is_skipped = only_summarizing && !compat_index_is_summarizing(index);
 	bool		are_new = true;
 
 	if (!info->ii_Unique)
 		check = UNIQUE_CHECK_NO;
-	if (only_summarizing && !compat_index_is_summarizing(index))
-		count = 0;
-	for (int i = 0; i < count; i++)
+	for (int i = 0; i < count && !is_skipped; i++)
 	{
 		Datum		values[INDEX_MAX_KEYS];
 		bool		nulls[INDEX_MAX_KEYS];

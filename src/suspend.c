@@ -419,6 +419,7 @@ suspend_run(CurrentRun *run, AttemptResult *result)
 {
 	RunOutcome	outcome;
 	WaitRequest *request = wait_take_request(run);
+	bool		ended PG_USED_FOR_ASSERTS_ONLY;
 
 	PushActiveSnapshot(GetTransactionSnapshot());
 	/* what is triggered is triggered by this run */
@@ -426,7 +427,7 @@ suspend_run(CurrentRun *run, AttemptResult *result)
 	suspend_record(request, result, &outcome);
 	current_run_clear();
 	suspend_record_remembered(run);
-	if (!run_end_attempt(&run->run_id, run->attempt, result, &outcome))
-		current_stale_error(&run->run_id, run->attempt);
+	ended = run_end_attempt(&run->run_id, run->attempt, result, &outcome);
+	Assert(ended);				/* suspend_record() has locked the run */
 	PopActiveSnapshot();
 }

@@ -116,11 +116,11 @@ tags_check(NullableDatum option)
 	limit_tags(count);
 	for (int i = 0; i < count; i++)
 	{
-		text	   *tag = nulls[i] ? NULL : DatumGetTextPP(values[i]);
+		char	   *tag = nulls[i] ? NULL : TextDatumGetCString(values[i]);
 
-		if (tag == NULL || VARSIZE_ANY_EXHDR(tag) == 0)
+		if (tag == NULL || *tag == '\0')
 			option_error("tags", _("A tag must not be null or empty."));
-		if (pg_mbstrlen_with_len(VARDATA_ANY(tag), VARSIZE_ANY_EXHDR(tag)) > TAG_MAX_CHARS)
+		if (pg_mbstrlen(tag) > TAG_MAX_CHARS)
 			ereport(ERROR,
 					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 					 errmsg("tag is too long"),
@@ -331,7 +331,7 @@ trigger_inserted(const TriggerCall *trigger, const TriggerResult *result)
 	if (result->status == RUN_QUEUED)
 		wake_workers(trigger->queue.isnull ? trigger->task->queue :
 					 TextDatumGetCString(trigger->queue.value), trigger->task);
-	else if (result->status == RUN_DELAYED)
+	else
 		wake_later(trigger->run_at);
 }
 

@@ -11,259 +11,26 @@
  * Nothing here checks privileges: the tables are granted to nobody, and the
  * caller has decided what the user may do.
  *
- * OIDs are looked up by name and remembered until the relation cache says that
- * one of the tables changed, so DROP EXTENSION and CREATE EXTENSION in one
- * session work.  The names cannot be spoofed: the install script creates the
- * schema itself and nobody else may create objects in it.
- *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "access/sysattr.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/index.h"
-#include "catalog/namespace.h"
-#include "catalog/pg_enum.h"
-#include "catalog/pg_extension.h"
-#include "catalog/pg_type.h"
-#include "commands/extension.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
-#include "utils/inval.h"
-#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
-#include "utils/syscache.h"
 
 #include "compat.h"
-#include "run.h"
 #include "store.h"
-#include "trigger_idem.h"
-
-typedef struct StoreTableInfo
-{
-	const char *name;
-	const char *index;
-	RegProcedure key_equal;		/* of the index's first column */
-	int			columns;
-} StoreTableInfo;
-
-static const StoreTableInfo tables[STORE_TABLES] = {
-	[STORE_ENVIRONMENT] = {"environment", "environment_pkey", F_TEXTEQ, ENVIRONMENT_COLUMNS},
-	[STORE_TASK] = {"task", "task_pkey", F_TEXTEQ, TASK_COLUMNS},
-	[STORE_IDEMPOTENCY_KEY] = {"idempotency_key", "idempotency_key_pkey", F_UUID_EQ, KEY_COLUMNS},
-	[STORE_RUN] = {"run", "run_pkey", F_UUID_EQ, RUN_COLUMNS},
-	[STORE_QUEUE_ENTRY] = {"queue_entry", "queue_entry_pkey", F_UUID_EQ, ENTRY_COLUMNS},
-	[STORE_STEP] = {"step", "step_pkey", F_UUID_EQ, STEP_COLUMNS},
-	[STORE_GLOBAL_STEP] = {"global_step", "global_step_pkey", F_BYTEAEQ, GLOBAL_STEP_COLUMNS},
-	[STORE_ATTEMPT] = {"attempt", "attempt_pkey", F_UUID_EQ, ATTEMPT_COLUMNS},
-	[STORE_PAUSED_QUEUE] = {"paused_queue", "paused_queue_pkey", F_TEXTEQ, PAUSED_QUEUE_COLUMNS},
-	[STORE_WAIT] = {"wait", "wait_pkey", F_UUID_EQ, WAIT_COLUMNS},
-	[STORE_AWAITED] = {"awaited", "awaited_pkey", F_UUID_EQ, AWAITED_COLUMNS},
-	[STORE_WAIT_TOKEN] = {"wait_token", "wait_token_pkey", F_UUID_EQ, WAIT_TOKEN_COLUMNS},
-	[STORE_ACCESS_ENTRY] = {"access_entry", "access_entry_pkey", F_TEXTEQ, ACCESS_ENTRY_COLUMNS},
-};
-
-static const struct
-{
-	const char *name;
-	StoreTable	table;
-	int			wanted;			/* column that is not null in what it has; 0:
-								 * has all */
-}			indexes[STORE_INDEXES] = {
-	[STORE_QUEUE_ORDER] = {"queue_entry_queue_ord_idx", STORE_QUEUE_ENTRY, 0},
-	[STORE_EXECUTING] = {"queue_entry_executing_idx", STORE_QUEUE_ENTRY, ENTRY_WORKER_TOKEN},
-	[STORE_CHILDREN] = {"queue_entry_parent_idx", STORE_QUEUE_ENTRY, ENTRY_PARENT_RUN_ID},
-	[STORE_TARGET] = {"awaited_target_idx", STORE_AWAITED, 0},
-	[STORE_PENDING] = {"awaited_pending_idx", STORE_AWAITED, AWAITED_IS_PENDING},
-	[STORE_UNCHECKED] = {"awaited_unchecked_idx", STORE_AWAITED, AWAITED_NEEDS_CHECK},
-	[STORE_ALL_CHILDREN] = {"run_parent_idx", STORE_RUN, RUN_PARENT_RUN_ID},
-};
-
-/* What is remembered of the catalogs */
-static struct
-{
-	bool		valid;
-	Oid			extension;
-	Oid			owner;
-	Oid			run_status_type;
-	Oid			run_status[RUN_STATUSES];
-	Oid			table[STORE_TABLES];
-	Oid			primary[STORE_TABLES];
-	Oid			index[STORE_INDEXES];
-}			catalog;
-
-static StoreInvalidationCallback invalidation_callback[STORE_TABLES];
-
-/*
- * Relation cache callback: forget the OIDs when one of our tables changed, and
- * tell the room that keeps a copy of the table's rows.  relid is InvalidOid
- * when everything must be forgotten.
- */
-static void
-store_relation_changed(Datum arg, Oid relid)
-{
-	for (int i = 0; i < STORE_INDEXES; i++)
-		if (relid == catalog.index[i])
-			catalog.valid = false;
-	for (int i = 0; i < STORE_TABLES; i++)
-	{
-		if (OidIsValid(relid) && catalog.valid &&
-			relid != catalog.table[i] && relid != catalog.primary[i])
-			continue;
-		catalog.valid = false;
-		if (invalidation_callback[i])
-			invalidation_callback[i] ();
-	}
-}
-
-/* Called once, when the library is loaded. */
-void
-store_init(void)
-{
-	for (int i = 0; i < STORE_TABLES; i++)
-		Assert(tables[i].columns <= STORE_MAX_COLUMNS);
-	CacheRegisterRelcacheCallback(store_relation_changed, (Datum) 0);
-}
-
-/* Have callback called whenever the table may have changed its shape. */
-void
-store_on_invalidation(StoreTable table, StoreInvalidationCallback callback)
-{
-	Assert(invalidation_callback[table] == NULL);
-	invalidation_callback[table] = callback;
-}
-
-/* Look the OIDs up; false when the extension is not installed (any more). */
-static bool
-store_look_up(void)
-{
-	Oid			namespace;
-	HeapTuple	tuple;
-
-	namespace = get_namespace_oid(EXTENSION_NAME, true);
-	catalog.extension = get_extension_oid(EXTENSION_NAME, true);
-	if (!OidIsValid(namespace) || !OidIsValid(catalog.extension))
-		return false;
-	for (int i = 0; i < STORE_TABLES; i++)
-	{
-		catalog.table[i] = get_relname_relid(tables[i].name, namespace);
-		catalog.primary[i] = get_relname_relid(tables[i].index, namespace);
-		if (!OidIsValid(catalog.table[i]) || !OidIsValid(catalog.primary[i]))
-			return false;
-	}
-	for (int i = 0; i < STORE_INDEXES; i++)
-	{
-		catalog.index[i] = get_relname_relid(indexes[i].name, namespace);
-		if (!OidIsValid(catalog.index[i]))
-			return false;
-	}
-	catalog.run_status_type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
-											  PointerGetDatum("run_status"),
-											  ObjectIdGetDatum(namespace));
-	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(catalog.table[STORE_RUN]));
-	if (!HeapTupleIsValid(tuple) || !OidIsValid(catalog.run_status_type))
-		return false;
-	catalog.owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
-	for (int i = 0; i < RUN_STATUSES; i++)
-		catalog.run_status[i] = GetSysCacheOid2(ENUMTYPOIDNAME, Anum_pg_enum_oid,
-												ObjectIdGetDatum(catalog.run_status_type),
-												CStringGetDatum(run_status_name(i)));
-	return true;
-}
-
-/* Know the OIDs; false when the extension is not installed (any more). */
-static bool
-store_load(void)
-{
-	while (unlikely(!catalog.valid))
-	{
-		/* an invalidation from here on makes us begin anew */
-		catalog.valid = true;
-		if (!store_look_up())
-		{
-			catalog.valid = false;
-			return false;
-		}
-	}
-	return true;
-}
-
-static void
-store_require(void)
-{
-	if (!store_load())
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("extension \"%s\" is not installed in this database", EXTENSION_NAME),
-				 errhint("It was dropped while a session was using it.")));
-}
-
-/* Is the extension there? */
-bool
-store_exists(void)
-{
-	return store_load();
-}
-
-/*
- * Keep the extension from being dropped until the end of the transaction.
- * DROP EXTENSION locks the extension before anything else, so whoever has come
- * here first never meets a half-dropped one, nor deadlocks with the drop.
- */
-void
-store_pin(void)
-{
-	Oid			pinned;
-
-	do
-	{
-		store_require();
-		pinned = catalog.extension;
-		LockDatabaseObject(ExtensionRelationId, pinned, 0, AccessShareLock);
-		/* we may have waited for a drop, and for another one to be created */
-		store_require();
-	} while (catalog.extension != pinned);
-}
-
-/* The owner of the extension's tables */
-Oid
-store_owner(void)
-{
-	store_require();
-	return catalog.owner;
-}
-
-/* The type trigger_idem.run_status */
-Oid
-store_run_status_type(void)
-{
-	store_require();
-	return catalog.run_status_type;
-}
-
-/* The value of that type with this number; see RunStatus */
-Oid
-store_run_status(int number)
-{
-	store_require();
-	return catalog.run_status[number];
-}
-
-Oid
-store_table_id(StoreTable table)
-{
-	store_require();
-	return catalog.table[table];
-}
+#include "store_catalog.h"
 
 /*
  * A registered snapshot to read the tables with; the caller unregisters it.
@@ -284,46 +51,12 @@ store_latest_snapshot(void)
 	return RegisterSnapshot(GetLatestSnapshot());
 }
 
-/*
- * Open one of the tables; its columns must be those that this library knows.
- * Once it is locked, what we know of its indexes stays good: whoever replaces
- * one keeps the old one as long as the table is in use.
- */
-static Relation
-store_open(StoreTable table, LOCKMODE lockmode)
-{
-	Relation	rel;
-
-	for (;;)
-	{
-		store_require();
-		rel = try_table_open(catalog.table[table], lockmode);
-		if (rel == NULL)
-		{
-			/* dropped before we had the lock */
-			catalog.valid = false;
-			continue;
-		}
-		/* the lock may have brought the news that something has changed */
-		store_require();
-		if (likely(RelationGetRelid(rel) == catalog.table[table]))
-			break;
-		table_close(rel, lockmode);
-	}
-	if (RelationGetNumberOfAttributes(rel) < tables[table].columns)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("extension \"%s\" is older than its library", EXTENSION_NAME),
-				 errhint("Run ALTER EXTENSION %s UPDATE.", EXTENSION_NAME)));
-	return rel;
-}
-
 /* Open what a lookup needs, with so many scan keys to come. */
 static void
 lookup_open(StoreLookup *lookup, StoreTable table, Snapshot snapshot, int nkeys)
 {
 	lookup->rel = store_open(table, AccessShareLock);
-	lookup->index = index_open(catalog.primary[table], AccessShareLock);
+	lookup->index = index_open(store_catalog.primary[table], AccessShareLock);
 	lookup->slot = table_slot_create(lookup->rel, NULL);
 	lookup->scan = compat_index_beginscan(lookup->rel, lookup->index, snapshot, nkeys);
 }
@@ -352,7 +85,7 @@ store_lookup_seek(StoreLookup *lookup, StoreTable table, Datum key)
 {
 	ScanKeyData scankey;
 
-	ScanKeyInit(&scankey, 1, BTEqualStrategyNumber, tables[table].key_equal, key);
+	ScanKeyInit(&scankey, 1, BTEqualStrategyNumber, store_tables[table].key_equal, key);
 	scankey.sk_collation = lookup->index->rd_indcollation[0];
 	index_rescan(lookup->scan, &scankey, 1, NULL, 0);
 	return store_lookup_next(lookup);
@@ -471,8 +204,8 @@ static int
 index_wanted_column(Oid index_id)
 {
 	for (int i = 0; i < STORE_INDEXES; i++)
-		if (index_id == catalog.index[i])
-			return indexes[i].wanted;
+		if (index_id == store_catalog.index[i])
+			return store_indexes[i].wanted;
 	return 0;
 }
 
@@ -535,7 +268,7 @@ static bool
 store_insert_index_entries(Relation rel, StoreTable table, TupleTableSlot **rows, int count,
 						   IndexUniqueCheck check, bool only_summarizing)
 {
-	Oid			primary = catalog.primary[table];
+	Oid			primary = store_catalog.primary[table];
 	EState	   *estate = NULL;
 	ListCell   *cell;
 
@@ -565,8 +298,8 @@ store_row(Relation rel, StoreTable table, Datum *values, bool *nulls, TupleTable
 {
 	ExecClearTuple(slot);
 	memset(slot->tts_isnull, true, RelationGetNumberOfAttributes(rel) * sizeof(bool));
-	memcpy(slot->tts_values, values, tables[table].columns * sizeof(Datum));
-	memcpy(slot->tts_isnull, nulls, tables[table].columns * sizeof(bool));
+	memcpy(slot->tts_values, values, store_tables[table].columns * sizeof(Datum));
+	memcpy(slot->tts_isnull, nulls, store_tables[table].columns * sizeof(bool));
 	ExecStoreVirtualTuple(slot);
 }
 
@@ -713,8 +446,8 @@ void
 store_row_read(StoreRow *row, Datum *values, bool *nulls)
 {
 	slot_getallattrs(row->slot);
-	memcpy(values, row->slot->tts_values, tables[row->table].columns * sizeof(Datum));
-	memcpy(nulls, row->slot->tts_isnull, tables[row->table].columns * sizeof(bool));
+	memcpy(values, row->slot->tts_values, store_tables[row->table].columns * sizeof(Datum));
+	memcpy(nulls, row->slot->tts_isnull, store_tables[row->table].columns * sizeof(bool));
 }
 
 /* Replace a row that is locked. */
@@ -763,8 +496,8 @@ store_row_end(StoreRow *row)
 void
 store_walk_begin(StoreWalk *walk, StoreIndex index, Snapshot snapshot)
 {
-	walk->rel = store_open(indexes[index].table, RowExclusiveLock);
-	walk->index = index_open(catalog.index[index], AccessShareLock);
+	walk->rel = store_open(store_indexes[index].table, RowExclusiveLock);
+	walk->index = index_open(store_catalog.index[index], AccessShareLock);
 	walk->slot = table_slot_create(walk->rel, NULL);
 	walk->snapshot = snapshot;
 	walk->scan = NULL;

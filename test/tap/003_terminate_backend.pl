@@ -94,6 +94,22 @@ foreach my $task ('deliver_function', 'deliver_procedure')
 	open_gate($gate);
 }
 
+# Whoever cancels its run before that has nobody to tell.
+{
+	my $run_id = trigger('deliver_function', 'end');
+	my $gate = close_gate($node, 1);
+	my $work = start_work($node, 'victim');
+
+	terminate(wait_at_gate($node, 'victim'));
+	finish_work($work);
+	is($node->safe_psql('postgres', "SELECT trigger_idem.run_cancel('$run_id')"), 't', 'a run whose worker is gone is canceled');
+	is(attempts_of($node, $run_id), 'canceled', 'and so is its attempt');
+	is($node->safe_psql('postgres', "SELECT count(*) FROM effect WHERE run_id = '$run_id'"), '0', 'nothing of it is left');
+	# it has no effects, as it should not
+	$node->safe_psql('postgres', "DELETE FROM trigger_idem.run WHERE run_id = '$run_id'");
+	open_gate($gate);
+}
+
 # The server survives the end of a worker that has much in its memory.
 {
 	$node->safe_psql('postgres', <<'EOSQL');

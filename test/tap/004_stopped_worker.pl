@@ -136,6 +136,29 @@ foreach my $case (@cases)
 	is(attempts_of($node, $run_id), 'completed', 'in its first attempt');
 }
 
+# ---------- What a stopped worker has in hand ----------
+
+{
+	my $gate = close_gate($node, 1);
+	my $run_id = trigger('deliver_procedure', 'step');
+	my $next_id = trigger('deliver_procedure', 'nowhere');
+	my $work = start_work($node, 'stopped', before => 'SET trigger_idem.runs_per_commit = 2');
+
+	# stopped within its first attempt, so that is what it has begun
+	stop_process(wait_at_gate($node, 'stopped'));
+	my $now = $node->safe_psql('postgres', 'SELECT clock_timestamp()');
+	ok( $node->poll_query_until(
+			'postgres', "SELECT clock_timestamp() > '$now'::timestamptz + interval '1.5 seconds'"),
+		'two in hand: the lease is over');
+	is($node->safe_psql('postgres', 'CALL trigger_idem.work()'), '2', 'two in hand: both are taken over');
+	is(attempts_of($node, $run_id), 'crashed 57P02, completed', 'two in hand: the first has crashed');
+	is(attempts_of($node, $next_id), 'released, completed', 'two in hand: the second had not begun');
+	open_gate($gate);
+	continue_process();
+	is(finish_work($work), '1', 'two in hand: their worker has lost both');
+	is(attempts_of($node, $next_id), 'released, completed', 'two in hand: and begins no more');
+}
+
 # ---------- A long statement ----------
 
 {

@@ -149,6 +149,17 @@ my @sessions = map {
 finish_sql($_) foreach @sessions;
 like(counters(), qr/triggers 2009,/, 'none is lost');
 
+# ---------- The last bucket ----------
+
+my $buckets = q(SELECT string_agg(value::text, ' ' ORDER BY label) FROM trigger_idem.stats() WHERE name = 'claim_seconds_bucket' AND label IN ('300', '+Inf'));
+my ($all, $within) = split / /, $node->safe_psql('postgres', $buckets);
+$node->safe_psql('postgres', <<'EOSQL');
+UPDATE trigger_idem.queue_entry SET visible_from = now() - interval '1 hour', ord = now() - interval '1 hour'
+WHERE run_id = (SELECT run_id FROM trigger_idem.runs WHERE queue = 'outside' AND status = 'queued' LIMIT 1);
+SELECT FROM trigger_idem.run_claim('w', 'outside');
+EOSQL
+is($node->safe_psql('postgres', $buckets), ($all + 1) . " $within", 'a claim after an hour is above all bounds');
+
 # ---------- Other databases ----------
 
 $node->safe_psql('postgres', 'CREATE DATABASE other');

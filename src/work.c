@@ -561,7 +561,11 @@ work_group(Work *work, List *claimed, int from, int size, ErrorData **interrupt)
 			how = work_execute(work, run, &current, true);
 			if (how == NOT_IN_GROUP)
 				break;
-			/* who cancels it has locked its entry first, and we would have lost it */
+
+			/*
+			 * who cancels it has locked its entry first, and we would have
+			 * lost it
+			 */
 			is_canceled = work_leave_attempt();
 			Assert(!is_canceled);
 			/* the next one is not to be who this one has become */

@@ -264,12 +264,13 @@ worker_set_progress(const Progress *progress)
 void
 worker_end(void)
 {
-	if (my_segment == NULL)
-		return;
-	disable_timeout(tick_timeout, false);
-	disable_timeout(in_hand_timeout, false);
-	dsm_detach(my_segment);
-	my_segment = NULL;
+	if (my_segment != NULL)
+	{
+		disable_timeout(tick_timeout, false);
+		disable_timeout(in_hand_timeout, false);
+		dsm_detach(my_segment);
+		my_segment = NULL;
+	}
 }
 
 /* ---------- Other workers ---------- */

@@ -73,19 +73,29 @@ my $beginners = "pg_catalog.pg_locks WHERE NOT granted AND relation = 'pg_catalo
 
 my $late = new_server('late', <<"EOCONF");
 $preload
-trigger_idem.databases = 'postgres'
+trigger_idem.databases = 'postgres, before'
 trigger_idem.poll_interval = '1h'
 max_worker_processes = 20
 log_min_messages = debug1
+autovacuum = off
 EOCONF
 $late->safe_psql('postgres', $handlers);
 $late->safe_psql('postgres', "CREATE ROLE $_ LOGIN; GRANT USAGE ON SCHEMA trigger_idem TO $_; SELECT trigger_idem.task_create('of_$_', 'effect', run_as => '$_')")
   foreach 'one', 'two', 'three';
+$late->safe_psql('postgres', 'CREATE DATABASE before TEMPLATE postgres');
+$late->safe_psql('postgres', 'SELECT pg_reload_conf()');
+$late->safe_psql('before', "SELECT trigger_idem.trigger_task('effect', '{\"n\": 0}')");
+completed($late, 'before', 1, 'a database that will be renamed is served');
+$late->append_conf('postgresql.conf', "trigger_idem.worker_idle_time = '0'");
+$late->reload;
+$late->poll_query_until('postgres', "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'trigger_idem worker')")
+  or die 'idle workers do not end';
+my $renamed_session = $late->background_psql('before');
 my $late_locking = $late->background_psql('postgres');
 my $late_session = $late->background_psql('postgres');
 $late_locking->query_safe($lock_beginners);
 
-# one has its slot, but cannot go on; two others are not even started
+# one has its slot, but cannot go on; three others are not even started
 $late_session->query_safe("SELECT trigger_idem.trigger_task('of_one', '{\"n\": 1}')");
 poll_session($late_session, "SELECT count(*) = 1 FROM $beginners");
 my $postmaster = $late->{_pid};
@@ -93,6 +103,8 @@ END { kill 'CONT', $postmaster if defined $postmaster; }
 kill 'STOP', $postmaster;
 $late_session->query_safe("SELECT trigger_idem.trigger_task('of_two', '{\"n\": 2}')");
 $late_session->query_safe("SELECT trigger_idem.trigger_task('of_three', '{\"n\": 3}')");
+$renamed_session->query_safe("SELECT trigger_idem.trigger_task('effect', '{\"n\": 4}')");
+$renamed_session->quit;
 my $late_since = $late_session->query_safe('SELECT clock_timestamp()');
 
 # ---------- Too few processes ----------
@@ -148,6 +160,25 @@ configure($many, "trigger_idem.max_workers_per_database = 8\ntrigger_idem.databa
 completed($many, 'postgres', 260, 'and then all of them');
 is($many->safe_psql('postgres', 'SELECT count(*), count(DISTINCT n) FROM effect'), '260|260', 'once each');
 
+# ---------- Too many runs that a scan has to pass by ----------
+
+configure($many, "trigger_idem.databases = 'other'");
+trigger($many, 'other', 'effect', 2);
+completed($many, 'other', 2, 'nobody is woken');
+$many->safe_psql('postgres', <<'EOSQL');
+SELECT trigger_idem.task_create('outside', queue => 'a long queue');
+SELECT count(trigger_idem.trigger_task('outside')) FROM generate_series(1, 100000);
+SELECT trigger_idem.trigger_task('of_r1', '{"n": 0}', queue => 'a long queue');
+SELECT trigger_idem.trigger_task('effect', '{"n": 0}', queue => 'the next queue');
+EOSQL
+configure($many, "trigger_idem.databases = 'postgres'");
+completed($many, 'postgres', 261, 'a scan goes on to the next queue');
+my $last = "FROM trigger_idem.runs WHERE queue = 'a long queue' AND task_id = 'of_r1'";
+is($many->safe_psql('postgres', "SELECT status $last"), 'queued', 'and does not come to the end of a long one');
+$many->safe_psql('postgres', "SELECT trigger_idem.run_cancel(run_id) FROM trigger_idem.runs WHERE task_id = 'outside' ORDER BY run_id LIMIT 1");
+completed($many, 'postgres', 262, 'until that is shorter');
+$many->safe_psql('postgres', "TRUNCATE trigger_idem.queue_entry; DELETE FROM trigger_idem.run WHERE task_id = 'outside'");
+
 # ---------- Too many sessions that wait ----------
 
 $many->safe_psql('postgres', 'CREATE EXTENSION dblink');
@@ -181,7 +212,7 @@ $locking->query_safe($lock_beginners);
 poll_session($session, "SELECT count(*) = 64 FROM $beginners");
 $session->query_safe("SELECT trigger_idem.trigger_task('effect', '{\"n\": 0}')");
 $locking->query_safe('COMMIT');
-completed($many, 'postgres', 261, 'too many processes of ours: work waits for a slot');
+completed($many, 'postgres', 263, 'too many processes of ours: work waits for a slot');
 $locking->quit;
 $session->quit;
 
@@ -202,13 +233,15 @@ $many->stop;
 
 # after half a minute their slots are free for others
 poll_session($late_session, "SELECT clock_timestamp() > '$late_since'::timestamptz + '31 s'");
+$late_session->query_safe('ALTER DATABASE before RENAME TO after');
+pass('ALTER DATABASE .. RENAME before its worker begins');
 $late_session->query_safe("SELECT trigger_idem.trigger_task('of_one', '{\"n\": 11}')");
 $late_session->query_safe("SELECT trigger_idem.trigger_task('of_two', '{\"n\": 12}')");
 my $log_offset = -s $late->logfile;
 kill 'CONT', $postmaster;
 $postmaster = undef;
-# of the five processes, two find no slot that is theirs
-$late->wait_for_log(qr/"trigger_idem worker".*exited with exit code 0.*"trigger_idem worker".*exited with exit code 0/s, $log_offset);
+# of the six processes, three find no slot that is theirs
+$late->wait_for_log(qr/(?:"trigger_idem worker"[^\n]*exited with exit code 0\b.*){3}/s, $log_offset);
 poll_session($late_session, "SELECT count(*) = 3 FROM $beginners");
 $late_session->quit;
 $late_locking->query_safe('COMMIT');

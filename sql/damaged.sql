@@ -15,6 +15,8 @@ SELECT run_id AS run FROM trigger_idem.trigger_task('damaged_app', '1', 'damaged
 BEGIN;
 UPDATE trigger_idem.idempotency_key SET idempotency_key = sha256('another key') WHERE run_id = :'run';
 SELECT damaged_test.error_of($$SELECT trigger_idem.trigger_task('damaged_app', '1', 'damaged')$$);
+UPDATE trigger_idem.idempotency_key SET idempotency_key = substr(sha256('a key'), 1, 31) WHERE run_id = :'run';
+SELECT damaged_test.error_of($$SELECT trigger_idem.trigger_task('damaged_app', '1', 'damaged')$$);
 ROLLBACK;
 
 -- a key whose run is gone: not looked for for ever

@@ -1499,3 +1499,71 @@ SELECT is_cached, status FROM trigger_idem.trigger_task_and_wait('wait_quick');
 SELECT trigger_idem.run_complete(:'app', 2);
 COMMIT;
 SELECT status FROM trigger_idem.runs WHERE run_id = :'app';
+
+-- ---------- What was over, and is not any more ----------
+
+-- a handler that undoes what has ended a run, or a token, has no answer of it: its next
+-- attempt waits
+SELECT trigger_idem.task_create('wait_undone', queue => 'wait_nobody', release_key_on => '{}');
+SELECT run_id AS undone FROM trigger_idem.trigger_task('wait_undone', NULL, 'wait undone') \gset
+SELECT token AS undone_token FROM trigger_idem.wait_token_create() \gset
+CREATE FUNCTION wait_test.undoes(payload jsonb) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	ending text := payload ->> 'ending';
+	waiting text := payload ->> 'waiting';
+	answer text;
+BEGIN
+	IF trigger_idem.current_attempt() > 1 THEN
+		EXECUTE waiting INTO answer;
+		RETURN answer;
+	END IF;
+	BEGIN
+		EXECUTE ending;
+		EXECUTE waiting INTO answer;
+		RAISE NOTICE 'in a savepoint: %', answer;
+		RAISE 'undo it';
+	EXCEPTION WHEN raise_exception THEN
+		NULL;
+	END;
+	RAISE 'again';
+END $$;
+SELECT trigger_idem.task_create('wait_undoes', 'wait_test.undoes', queue => 'wait', min_backoff => '0', max_attempts => 2);
+SELECT count(trigger_idem.trigger_task('wait_undoes', jsonb_build_object('ending', ending, 'waiting', waiting))) FROM (VALUES
+	(format('SELECT trigger_idem.run_cancel(%L)', :'undone'), $$SELECT wait_test.batch_and_wait('wait_undone', '[{"options": {"idempotency_key": "wait undone"}}]')$$),
+	(format('SELECT trigger_idem.run_cancel(%L)', :'undone'), format('SELECT wait_test.run_wait(%L)', :'undone')),
+	(format('SELECT trigger_idem.wait_token_complete(%L, ''1'')', :'undone_token'), format('SELECT wait_test.for_token(%L)', :'undone_token'))) v(ending, waiting);
+CALL trigger_idem.work('wait');
+SELECT wait_test.look(run_id) FROM trigger_idem.runs WHERE task_id = 'wait_undoes' ORDER BY run_id;
+SELECT trigger_idem.run_cancel(:'undone');
+SELECT trigger_idem.wait_token_complete(:'undone_token', '2');
+CALL trigger_idem.work('wait');
+SELECT wait_test.look(run_id) FROM trigger_idem.runs WHERE task_id = 'wait_undoes' ORDER BY run_id;
+
+-- a run that has expired by the clock only, which nobody has noticed, is over for who asks;
+-- that it ends then is no news for him
+SELECT run_id AS clock FROM trigger_idem.trigger_task('wait_undone', NULL, 'wait clock', ttl => '1 hour') \gset
+SELECT wait_test.start(format('SELECT wait_test.run_wait(%L)', :'clock')) AS waits \gset
+CALL trigger_idem.work('wait');
+CREATE PROCEDURE wait_test.fails_once(payload jsonb) LANGUAGE plpgsql AS $$
+DECLARE
+	answer text;
+BEGIN
+	IF trigger_idem.current_attempt() = 1 THEN
+		UPDATE trigger_idem.queue_entry SET expires_at = clock_timestamp() WHERE run_id = (payload #>> '{}')::uuid;
+		COMMIT;
+	END IF;
+	answer := wait_test.batch_and_wait('wait_undone', '[{"options": {"idempotency_key": "wait clock"}}]');
+	IF trigger_idem.current_attempt() = 1 THEN
+		RAISE 'again, after %', answer;
+	END IF;
+	INSERT INTO helper.log (line) VALUES (answer);
+END $$;
+SELECT trigger_idem.task_create('wait_fails_once', 'wait_test.fails_once', queue => 'wait', min_backoff => '1 minute', max_attempts => 2);
+SELECT run_id AS fails_once FROM trigger_idem.trigger_task('wait_fails_once', to_jsonb(:'clock'::text)) \gset
+CALL trigger_idem.work('wait');
+SELECT wait_test.look(:'waits');
+SELECT wait_test.look(:'fails_once');
+UPDATE trigger_idem.queue_entry SET visible_from = now(), ord = now() WHERE run_id = :'fails_once';
+CALL trigger_idem.work('wait');
+SELECT wait_test.look(:'fails_once');
+CALL helper.show_log();

@@ -173,8 +173,9 @@ RESET work_mem;
 RESET application_name;
 DROP ROLE regress_impostor;
 
--- settings that the session has made up: one that the handler resets, and one that is gone,
--- for its prefix is that of the handler's language, which was not loaded before
+-- settings that the session has made up: one that the handler resets, one that is gone,
+-- for its prefix is that of the handler's language, which was not loaded before, and one
+-- whose value that language does not accept
 CREATE FUNCTION work_test.resets_setting() RETURNS void LANGUAGE plpgsql AS 'BEGIN RESET work_test.made_up; END';
 SELECT trigger_idem.task_create('resets_setting', 'work_test.resets_setting', queue => 'work_made_up');
 SELECT status FROM trigger_idem.trigger_task('resets_setting');
@@ -182,9 +183,31 @@ SELECT status FROM trigger_idem.trigger_task('resets_setting');
 \c
 SET work_test.made_up = 'by the session';
 SET plpgsql.made_up = 'by the session';
+SET plpgsql.check_asserts = 'by the session';
 CALL trigger_idem.work('work_made_up');
 SELECT current_setting('work_test.made_up') AS made_up, current_setting('plpgsql.made_up', true) AS reserved;
 SELECT status, error FROM trigger_idem.runs WHERE task_id = 'resets_setting';
+
+-- what a handler leaves for the commit: in the last group of runs, and in the one before it
+CREATE ROLE regress_impostor;
+CREATE FUNCTION work_test.holds_cursor(payload jsonb) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	IF payload ->> 'n' IN ('2', '4') THEN
+		EXECUTE format('DECLARE held_%s CURSOR WITH HOLD FOR SELECT set_config(''work_mem'', ''77MB'', false), set_config(''role'', ''regress_impostor'', false)', payload ->> 'n');
+	END IF;
+	RETURN current_setting('work_mem') || CASE current_user WHEN 'regress_impostor' THEN ' impostor' ELSE '' END;
+END $$;
+SELECT trigger_idem.task_create('holds_cursor', 'work_test.holds_cursor', queue => 'work_held', max_attempts => 2);
+SELECT count(trigger_idem.trigger_task('holds_cursor', jsonb_build_object('n', n))) FROM generate_series(1, 4) n;
+SET work_mem = '5MB';
+SET trigger_idem.runs_per_commit = 2;
+CALL trigger_idem.work('work_held');
+RESET trigger_idem.runs_per_commit;
+SELECT current_setting('work_mem') AS work_mem, current_user = 'regress_impostor' AS impostor, (SELECT count(*) FROM pg_cursors WHERE is_holdable) AS held;
+RESET work_mem;
+SELECT payload -> 'n' AS n, output FROM trigger_idem.runs WHERE task_id = 'holds_cursor' ORDER BY run_id;
+CLOSE ALL;
+DROP ROLE regress_impostor;
 
 -- settings that only a superuser may change, changed through a superuser's function
 CREATE FUNCTION work_test.changes_superusers_setting() RETURNS void SECURITY DEFINER LANGUAGE sql AS

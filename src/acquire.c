@@ -81,8 +81,8 @@ key_verify(const TriggerCall *trigger, TupleTableSlot *row)
 	bool		isnull;
 	bytea	   *stored = DatumGetByteaPP(slot_getattr(row, KEY_IDEMPOTENCY_KEY, &isnull));
 
-	Assert(VARSIZE_ANY_EXHDR(stored) == KEY_BYTES);
-	if (memcmp(VARDATA_ANY(stored), trigger->key.bytes, KEY_BYTES) != 0)
+	if (VARSIZE_ANY_EXHDR(stored) != KEY_BYTES ||
+		memcmp(VARDATA_ANY(stored), trigger->key.bytes, KEY_BYTES) != 0)
 		elog(ERROR, "two idempotency keys have the same id");
 }
 

@@ -98,8 +98,8 @@ await_refuse_own(StoreTable table, const pg_uuid_t *target, const char *what)
 }
 
 /* A run that is gone has ended, too. */
-static bool
-run_has_ended(const pg_uuid_t *run_id)
+bool
+await_run_has_ended(const pg_uuid_t *run_id)
 {
 	Snapshot	snapshot = store_latest_snapshot();
 	RunStatus	status;
@@ -112,10 +112,10 @@ run_has_ended(const pg_uuid_t *run_id)
 static void
 await_run(const pg_uuid_t *run_id, TimestampTz until)
 {
-	if (run_has_ended(run_id))
+	if (await_run_has_ended(run_id))
 		return;
 	await_refuse_own(STORE_QUEUE_ENTRY, run_id, "run");
-	await_end(run_id, run_has_ended, until);
+	await_end(run_id, await_run_has_ended, until);
 }
 
 /* ---------- Answers ---------- */
@@ -451,7 +451,7 @@ run_wait_outside(FunctionCallInfo fcinfo, const pg_uuid_t *run_id, TimestampTz u
 {
 	await_run(run_id, until);
 	return run_wait_answer(fcinfo, run_id,
-						   run_has_ended(run_id) ? RUN_WAIT_FINAL : RUN_WAIT_TIMED_OUT, NULL);
+						   await_run_has_ended(run_id) ? RUN_WAIT_FINAL : RUN_WAIT_TIMED_OUT, NULL);
 }
 
 /* run_wait(run_id uuid, timeout interval) */
@@ -487,7 +487,7 @@ trigger_idem_run_wait(PG_FUNCTION_ARGS)
 		return run_wait_answer(fcinfo, &target.id,
 							   answer.timed_out ? RUN_WAIT_TIMED_OUT : RUN_WAIT_FINAL,
 							   answer.has_status ? &answer.status : NULL);
-	if (run_has_ended(&target.id))
+	if (await_run_has_ended(&target.id))
 	{
 		RunAnswer	ended;
 

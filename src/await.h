@@ -13,6 +13,7 @@
 
 typedef bool (*AwaitLook) (const pg_uuid_t *target);
 
+extern bool await_run_has_ended(const pg_uuid_t *run_id);
 extern void await_end(const pg_uuid_t *target, AwaitLook has_ended, TimestampTz until);
 extern void await_refuse_own(StoreTable table, const pg_uuid_t *target, const char *what);
 

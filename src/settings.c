@@ -19,6 +19,7 @@ typedef struct SavedSetting
 {
 	const char *name;
 	char	   *value;
+	bool		is_lost;		/* it cannot be put back */
 } SavedSetting;
 
 /* Was it set by SET in this session?  Settings of one transaction end by themselves. */
@@ -40,7 +41,7 @@ settings_save(void)
 	for (int i = 0; i < count; i++)
 		if (is_session_setting(settings[i]))
 		{
-			SavedSetting *setting = palloc(sizeof(SavedSetting));
+			SavedSetting *setting = palloc0(sizeof(SavedSetting));
 
 			setting->name = pstrdup(settings[i]->name);
 			setting->value = pstrdup(GetConfigOption(settings[i]->name, false, false));
@@ -55,14 +56,14 @@ is_identity(const char *name)
 	return strcmp(name, "role") == 0 || strcmp(name, "session_authorization") == 0;
 }
 
-static const SavedSetting *
+static SavedSetting *
 saved_find(List *saved, const char *name)
 {
 	ListCell   *cell;
 
 	foreach(cell, saved)
 	{
-		const SavedSetting *setting = lfirst(cell);
+		SavedSetting *setting = lfirst(cell);
 
 		if (strcmp(setting->name, name) == 0)
 			return setting;
@@ -72,25 +73,16 @@ saved_find(List *saved, const char *name)
 
 /*
  * Set a setting to a value that the session had before, which needs no rights:
- * a handler may have changed it through a function that had them.
+ * a handler may have changed it through a function that had them.  A handler may
+ * also have loaded a library that has other rules for a name that was made up, or
+ * dropped what a value names; then there is a warning, and the answer is false.
+ * But nothing goes on as somebody else.
  */
-static void
+static bool
 setting_set(const char *name, const char *value)
 {
-	(void) set_config_option(name, value, PGC_SUSET, PGC_S_SESSION, GUC_ACTION_SET, true, 0, false);
-}
-
-/* Has a library been loaded that reserves the prefix of this setting, which was made up? */
-static bool
-setting_is_gone(const char *name)
-{
-	int			count;
-	struct config_generic **settings = compat_get_guc_variables(&count);
-
-	for (int i = 0; i < count; i++)
-		if (strcmp(settings[i]->name, name) == 0)
-			return false;
-	return true;
+	return set_config_option(name, value, PGC_SUSET, PGC_S_SESSION, GUC_ACTION_SET, true,
+							 is_identity(name) ? ERROR : WARNING, false) > 0;
 }
 
 /*
@@ -111,22 +103,20 @@ settings_restore(List *saved)
 			if (is_session_setting(settings[i]) && is_identity(settings[i]->name) == identity &&
 				saved_find(saved, settings[i]->name) == NULL)
 			{
-				setting_set(settings[i]->name, NULL);
+				(void) setting_set(settings[i]->name, NULL);
 				changed = true;
 			}
 
 	/* what was set to something else, or reset */
 	foreach(cell, saved)
 	{
-		const SavedSetting *setting = lfirst(cell);
+		SavedSetting *setting = lfirst(cell);
 		const char *value = GetConfigOption(setting->name, true, false);
 
-		/* before 17, one that was reset may have none, too */
-		if (value == NULL ? !setting_is_gone(setting->name) : strcmp(value, setting->value) != 0)
-		{
-			setting_set(setting->name, setting->value);
-			changed = true;
-		}
+		if (setting->is_lost || (value && strcmp(value, setting->value) == 0))
+			continue;
+		setting->is_lost = !setting_set(setting->name, setting->value);
+		changed |= !setting->is_lost;
 	}
 	return changed;
 }

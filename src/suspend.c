@@ -18,11 +18,13 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "await.h"
 #include "batch.h"
 #include "lock.h"
 #include "statement.h"
 #include "store.h"
 #include "suspend.h"
+#include "token.h"
 #include "trigger.h"
 #include "wake.h"
 
@@ -390,9 +392,19 @@ suspend_record_passed(const WaitRequest *request, bool was_over)
 		suspend_mark_passed(request);
 }
 
+/* Is it still over, or was that undone with what the handler had done? */
+static bool
+request_is_over(const WaitRequest *request)
+{
+	for (int i = 0; i < request->count; i++)
+		if (!(request->kind == WAIT_FOR_TOKEN ? token_has_ended : await_run_has_ended) (&request->targets[i].id))
+			return false;
+	return true;
+}
+
 /*
  * Record the waits of a handler that were over when it asked for them, with the end
- * of its attempt.
+ * of its attempt.  The next one asks for the others again.
  */
 void
 suspend_record_remembered(const CurrentRun *run)
@@ -404,7 +416,8 @@ suspend_record_remembered(const CurrentRun *run)
 		return;
 	PushActiveSnapshot(GetTransactionSnapshot());
 	foreach(cell, remembered)
-		suspend_record_over(lfirst(cell));
+		if (request_is_over(lfirst(cell)))
+			suspend_record_over(lfirst(cell));
 	PopActiveSnapshot();
 }
 

@@ -244,7 +244,7 @@ trigger_idem_wait_token_complete(PG_FUNCTION_ARGS)
 
 /* ---------- Waiting ---------- */
 
-static bool
+bool
 token_has_ended(const pg_uuid_t *token)
 {
 	Snapshot	snapshot = store_latest_snapshot();

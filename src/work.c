@@ -594,6 +594,9 @@ work_group(Work *work, List *claimed, int from, int size, ErrorData **interrupt)
 		work_record_failure(work, &current, error);
 		*interrupt = error;
 	}
+	/* a commit may still execute code of users: a cursor that is held */
+	if (settings_restore(work->settings))
+		work_commit(work);
 	return count;
 }
 

@@ -90,7 +90,7 @@ SELECT helper.error_of($$SELECT trigger_idem.run_page('00000000-0000-7000-8000-0
 -- ---------- The list ----------
 
 SELECT trigger_idem.task_create('page_list', queue => 'page_list', idempotency_group => 'page_group');
-SELECT count(trigger_idem.trigger_task('page_list', to_jsonb(n), 'list ' || n, tags => ARRAY['n' || n % 3])) FROM generate_series(1, 7) n;
+SELECT count(trigger_idem.trigger_task('page_list', to_jsonb(n), 'list ' || n, tags => CASE WHEN n < 7 THEN ARRAY['n' || n % 3] END)) FROM generate_series(1, 7) n;
 SELECT trigger_idem.run_fail(run_id, attempt, '"<s>failed</s>"', retry => false) IS NOT NULL AS failed FROM trigger_idem.run_claim('w', 'page_list', 2);
 SELECT count(*) FROM trigger_idem.run_claim('w', 'page_list', 1, '1 hour');
 -- which runs a filter lists, by the number that is their payload

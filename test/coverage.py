@@ -85,7 +85,7 @@ def main():
 	print(f"{'not ok' if unlisted else 'ok'} 1 - what is not executed is in the list")
 	for line in unlisted:
 		print(f'# {line}')
-	needless = [e for e in entries if e[3] == 0]
+	needless = [e for e in entries if e[3] == 0 and not e[2].startswith('a race')]
 	print(f"{'not ok' if needless else 'ok'} 2 - all that is in the list is not executed")
 	for entry in needless:
 		print(f'# {entry[0]}: {entry[1]}')

@@ -229,7 +229,7 @@ awaited_ended(const pg_uuid_t *target)
 	{
 		const Waiter *waiter = lfirst(cell);
 
-		/* an item may have been over by the clock only when its batch passed it */
+		/* an item may have been over by the clock only, and passed */
 		if (!waiter->is_batch || waiter->is_pending)
 			(void) waiter_tell(waiter);
 	}

@@ -416,8 +416,10 @@ suspend_record_remembered(const CurrentRun *run)
 		return;
 	PushActiveSnapshot(GetTransactionSnapshot());
 	foreach(cell, remembered)
+	{
 		if (request_is_over(lfirst(cell)))
 			suspend_record_over(lfirst(cell));
+	}
 	PopActiveSnapshot();
 }
 

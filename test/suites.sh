@@ -221,9 +221,9 @@ test_tap() {
 		prove -v --timer -I "$pgxs/src/test/perl" -I "$source/test/tap" "$@") >"$log/tap" 2>&1 || status=$?
 	count_tests "$log/tap" "$status" '^ok [0-9]' '^not ok [0-9]'
 	# what failed, and what a file said last that broke off
-	grep -E '^(# +(Failed|at|got|expected)|.*\.pl \.+ (Failed|Dubious))' "$log/tap" | head -n 100 || true
+	grep -E "^(# +(Failed|at|got|expected|doesn't match)|# {10,}'|.*\.pl \.+ (Failed|Dubious))" "$log/tap" | head -n 100 || true
 	if grep -B 10 '^Dubious' "$log/tap"; then
-		find "$work/tap" -name 'regress_log_*' -exec grep -hE -A 2 '^error running SQL| died |Bail out' {} + | tail -n 20 || true
+		find "$work/tap" -name 'regress_log_*' -exec grep -hE -A 2 '^(# )?error running SQL|Bail out' {} + | tail -n 20 || true
 	fi
 }
 

@@ -114,8 +114,8 @@ $node->command_ok([ 'pg_dump', '-f', "$dump.sql", $node->connstr('postgres') ], 
 $other->safe_psql('postgres', <<'EOSQL');
 CREATE ROLE somebody_else LOGIN;
 CREATE ROLE app LOGIN;
-CREATE DATABASE custom;
-CREATE DATABASE plain;
+CREATE DATABASE custom TEMPLATE template0;
+CREATE DATABASE plain TEMPLATE template0;
 EOSQL
 $other->command_ok(
 	[ 'pg_restore', '--exit-on-error', '-d', $other->connstr('custom'), "$dump.custom" ],
@@ -126,7 +126,7 @@ $other->command_ok(
 	],
 	'plain dump is restored');
 
-$node->safe_psql('postgres', 'CREATE DATABASE beside');
+$node->safe_psql('postgres', 'CREATE DATABASE beside TEMPLATE template0');
 $node->command_ok(
 	[ 'pg_restore', '--exit-on-error', '-d', $node->connstr('beside'), "$dump.custom" ],
 	'custom dump is restored beside the original');

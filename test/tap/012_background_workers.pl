@@ -177,7 +177,7 @@ like( $node->safe_psql('postgres', "SELECT string_agg(a.status, ' ' ORDER BY a.a
 
 $node->append_conf('postgresql.conf', "trigger_idem.databases = '*'\ntrigger_idem.worker_idle_time = '1h'");
 $node->reload;
-$node->safe_psql('postgres', 'CREATE DATABASE other');
+$node->safe_psql('postgres', 'CREATE DATABASE other TEMPLATE template0');
 $node->safe_psql('other', <<'EOSQL');
 CREATE EXTENSION trigger_idem;
 CREATE FUNCTION noop() RETURNS void LANGUAGE sql RETURN NULL;

@@ -680,7 +680,7 @@ is( query('dumped', "SELECT payload->>'for', status FROM unfinished ORDER BY pay
 	'dump: the original waits');
 my $dump = $node->basedir . '/dump';
 $node->command_ok([ 'pg_dump', '-Fc', '-f', $dump, $node->connstr('dumped') ], 'dump: made');
-$plain->safe_psql('postgres', 'CREATE DATABASE dumped');
+$plain->safe_psql('postgres', 'CREATE DATABASE dumped TEMPLATE template0');
 $plain->command_ok([ 'pg_restore', '--exit-on-error', '-d', $plain->connstr('dumped'), $dump ], 'dump: restored');
 foreach my $view ('attempts', 'waits', 'wait_tokens')
 {

@@ -273,7 +273,7 @@ like(error_of($node, 'bob', 'SELECT trigger_idem.work_schedule()'),
 is( $node->safe_psql('postgres', "SELECT count(*) FROM trigger_idem.schedules WHERE owner = 'bob'"),
 	'0', 'and nothing is left of it');
 
-$node->safe_psql('postgres', 'CREATE DATABASE elsewhere');
+$node->safe_psql('postgres', 'CREATE DATABASE elsewhere TEMPLATE template0');
 $node->safe_psql('elsewhere', "CREATE EXTENSION trigger_idem; SELECT trigger_idem.task_create('task')");
 my $elsewhere = error_of($node, $superuser,
 	"SELECT trigger_idem.schedule_create('it''s', '* * * * *', 'task')", 'elsewhere');
@@ -473,7 +473,7 @@ is( $other->safe_psql('postgres', 'SELECT count(*) FROM trigger_idem.schedules')
 	'4', 'and the schedules');
 $other->stop;
 
-$node->safe_psql('postgres', 'CREATE DATABASE beside');
+$node->safe_psql('postgres', 'CREATE DATABASE beside TEMPLATE template0');
 $node->command_ok(
 	[ 'pg_dump', '-Fc', '--extension=trigger_idem', '--exclude-schema=cron', '-f', $dump, $node->connstr('postgres') ],
 	'dump without pg_cron');

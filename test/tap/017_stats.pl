@@ -162,7 +162,7 @@ is($node->safe_psql('postgres', $buckets), ($all + 1) . " $within", 'a claim aft
 
 # ---------- Other databases ----------
 
-$node->safe_psql('postgres', 'CREATE DATABASE other');
+$node->safe_psql('postgres', 'CREATE DATABASE other TEMPLATE template0');
 $node->safe_psql('other', 'CREATE EXTENSION trigger_idem');
 is(counters('other'), '', 'a database has its own');
 

@@ -194,7 +194,7 @@ $waiting->quit;
 
 # ---------- Too many databases ----------
 
-$many->safe_psql('postgres', 'CREATE DATABASE template');
+$many->safe_psql('postgres', 'CREATE DATABASE template TEMPLATE template0');
 $many->safe_psql('template', $handlers);
 $many->safe_psql('postgres', join ';', map { "CREATE DATABASE d$_ TEMPLATE template" } 1 .. 66);
 # an unfinished DROP DATABASE leaves such a one

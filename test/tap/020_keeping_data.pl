@@ -35,7 +35,7 @@ sub fill
 {
 	my ($dbname) = @_;
 
-	$node->safe_psql('postgres', "CREATE DATABASE $dbname");
+	$node->safe_psql('postgres', "CREATE DATABASE $dbname TEMPLATE template0");
 	$node->safe_psql($dbname, 'CREATE EXTENSION trigger_idem');
 	script($node, $dbname, 'fill');
 	return script($node, $dbname, 'show');
@@ -72,7 +72,7 @@ my $subscriber = PostgreSQL::Test::Cluster->new('subscriber');
 $subscriber->init;
 $subscriber->start;
 $before = fill('replicated');
-$subscriber->safe_psql('postgres', 'CREATE DATABASE replicated');
+$subscriber->safe_psql('postgres', 'CREATE DATABASE replicated TEMPLATE template0');
 # what is not of the extension comes by a dump, the extension is created
 $node->command_ok(
 	[
@@ -120,7 +120,7 @@ EOSQL
 # ---------- A standby that is promoted ----------
 
 # Each run has three effects: of two steps, and of its end.
-$node->safe_psql('postgres', 'CREATE DATABASE standby');
+$node->safe_psql('postgres', 'CREATE DATABASE standby TEMPLATE template0');
 $node->safe_psql('standby', <<'EOSQL');
 CREATE EXTENSION trigger_idem;
 CREATE TABLE effect (run_id uuid, what text);

@@ -247,7 +247,7 @@ is( $node->safe_psql('postgres', "SELECT string_agg(status::text, ' ' ORDER BY r
 	'delayed expired queued queued completed', 'a scan passes by the others');
 
 # a scan that is on its way when its database is no longer served
-$node->safe_psql('postgres', 'CREATE DATABASE other');
+$node->safe_psql('postgres', 'CREATE DATABASE other TEMPLATE template0');
 $node->safe_psql('other', $setup);
 my $locking = $node->background_psql('postgres');
 $locking->query_safe('BEGIN; LOCK TABLE trigger_idem.queue_entry');
@@ -316,7 +316,7 @@ is(history('in hands 3'), 'completed; 1', 'in hands 3: by the worker that had it
 serve('postgres');
 
 # a worker that meets no extension ends, and would wait for an hour otherwise
-$node->safe_psql('postgres', 'CREATE DATABASE without');
+$node->safe_psql('postgres', 'CREATE DATABASE without TEMPLATE template0');
 $node->safe_psql('without', $setup);
 $node->append_conf('postgresql.conf', "trigger_idem.worker_idle_time = '1h'");
 serve('without');

@@ -63,6 +63,9 @@ SELECT helper.page_count(:'page', '<rect class="b-bad"') AS bad, helper.page_cou
 -- the whole of the time is on the page, and nothing beside it
 SELECT bool_and(x >= 0 AND x + width <= 100.01) AS within, min(x) AS first, max(x + width) BETWEEN 99.9 AND 100.01 AS to_the_end
 FROM (SELECT m[1]::numeric AS x, m[2]::numeric AS width FROM regexp_matches(:'page', '<rect class="b-[a-z]+" x="([-\d.]+)%" y="3" width="([-\d.]+)%"', 'g') m) r;
+-- also of one that took no more than a part of a millisecond, or no time at all
+SELECT trigger_idem.page_bar('step', '2026-01-01 00:00:00.0002', '2026-01-01 00:00:00.0004', '2026-01-01 00:00:00', last, '') AS bar
+FROM unnest('{2026-01-01 00:00:00.0004,2026-01-01 00:00:00}'::timestamptz[]) last;
 SELECT trigger_idem.page_bar('step', '2026-01-01 00:00:25', '2026-01-01 00:00:50', '2026-01-01 00:00:00', '2026-01-01 00:01:40', '<');
 -- the key: live, released, expired
 SELECT trigger_idem.page_key_state(r) FROM trigger_idem.runs r JOIN helper.page USING (run_id);

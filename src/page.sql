@@ -13,7 +13,7 @@ BEGIN ATOMIC
 	FROM (SELECT
 		100 * extract(epoch FROM least(greatest(since, first), last) - first) / s.span AS x,
 		100 * extract(epoch FROM least(greatest(until, first), last) - first) / s.span AS x_end
-		FROM (SELECT greatest(extract(epoch FROM last - first), 0.001) AS span) s) b;
+		FROM (SELECT greatest(extract(epoch FROM last - first), 0.000001) AS span) s) b;
 END;
 COMMENT ON FUNCTION trigger_idem.page_bar(text, timestamptz, timestamptz, timestamptz, timestamptz, text) IS
 	'A bar of the timeline of a run';

@@ -14,7 +14,6 @@ use warnings;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes qw(usleep);
 use TriggerIdem;
 
 my $preload = "shared_preload_libraries = 'trigger_idem'\n";
@@ -50,19 +49,6 @@ sub configure
 	$node->append_conf('postgresql.conf', $line);
 	$node->reload;
 	return;
-}
-
-# poll_query_until() for a time in which nobody can connect
-sub poll_session
-{
-	my ($session, $query) = @_;
-
-	for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
-	{
-		return if $session->query_safe($query) eq 't';
-		usleep(100_000);
-	}
-	die "in vain: $query";
 }
 
 # Processes that begin wait for the table of their settings while a session has locked it.

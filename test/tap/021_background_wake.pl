@@ -19,7 +19,6 @@ use warnings;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes qw(usleep);
 use TriggerIdem;
 
 my $node = new_server('main', <<'EOCONF');
@@ -145,19 +144,6 @@ sub serve
 	$node->append_conf('postgresql.conf', "trigger_idem.databases = '$databases'");
 	$node->reload;
 	return;
-}
-
-# poll_query_until() for a time in which nobody can connect
-sub poll_session
-{
-	my ($session, $query) = @_;
-
-	for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
-	{
-		return if $session->query_safe($query) eq 't';
-		usleep(100_000);
-	}
-	die "in vain: $query";
 }
 
 # ---------- Waking ----------

@@ -22,6 +22,7 @@ use warnings;
 
 use Exporter 'import';
 use IPC::Run;
+use Time::HiRes qw(usleep);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 
@@ -30,7 +31,7 @@ our @EXPORT = qw(
   start_sql finish_sql start_work finish_work
   wait_at_gate wait_for_lock
   close_gate open_gate
-  wait_for_restart wait_until_gone
+  wait_for_restart wait_until_gone poll_session
   create_deliveries outside_calls attempts_of
 );
 
@@ -233,6 +234,27 @@ sub wait_until_gone
 		"SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = '$name')")
 	  or die "$name did not end";
 	return;
+}
+
+=pod
+
+=item poll_session($session, $query)
+
+The same as poll_query_until(), in a session that is there, for a time in which nobody can
+connect.
+
+=cut
+
+sub poll_session
+{
+	my ($session, $query) = @_;
+
+	for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		return if $session->query_safe($query) eq 't';
+		usleep(100_000);
+	}
+	die "in vain: $query";
 }
 
 =pod

@@ -60,7 +60,7 @@ BEGIN
 		END IF;
 	END;
 	IF payload->>'then' = 'waits' THEN
-		PERFORM trigger_idem.wait_for('a moment', '1 ms');
+		PERFORM trigger_idem.wait_for('a moment', '1 s');
 	ELSIF payload->>'then' = 'goes on' THEN
 		PERFORM pg_advisory_lock_shared(2);
 	END IF;

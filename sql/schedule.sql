@@ -192,9 +192,10 @@ SELECT schedule_test.error_of(command) FROM unnest(ARRAY[
 SELECT trigger_idem.schedule_create('never', '0 0 30 2 *', 'schedule_other', cron_job => false);
 SELECT schedule_test.error_of($$SELECT trigger_idem.schedule_fire('never')$$);
 SELECT next_tick FROM trigger_idem.schedules WHERE schedule_id = 'never';
--- at the start of the server, and every few seconds
-SELECT trigger_idem.schedule_create('start', '@reboot', 'schedule_other', cron_job => false);
-SELECT substring(schedule_test.fire('start') FROM ' (.*)')::timestamptz = pg_postmaster_start_time() AS is_start;
+-- at the start of the server, before which it has missed none; and every few seconds
+SELECT trigger_idem.schedule_create('start ' || c, '@reboot', 'schedule_other', catch_up => c, cron_job => false) FROM unnest('{none,latest,all}'::text[]) c;
+SELECT c, substring(schedule_test.fire('start ' || c) FROM '^new (.*)')::timestamptz = pg_postmaster_start_time() AS is_start FROM unnest('{none,latest,all}'::text[]) c;
+SELECT payload ->> 'schedule_id' AS id, count(*) FROM trigger_idem.runs WHERE payload ->> 'schedule_id' ~ '^start ' GROUP BY 1 ORDER BY 1;
 SELECT trigger_idem.schedule_create('seconds', '20 seconds', 'schedule_other', cron_job => false);
 SELECT schedule_test.fire('seconds', '2026-01-01 00:00:40+00');
 SELECT schedule_test.error_of($$SELECT trigger_idem.schedule_fire('seconds', '2026-01-01 00:00:50+00')$$);

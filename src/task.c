@@ -477,8 +477,8 @@ typedef struct TaskOwnership
 /*
  * Lock the row of a task, if it is there, inside an owner scope.  A name
  * belongs to its owner until the task is dropped and nothing of it is left:
- * 42501 for others, but for those who may drop it all the same.  What is left must be seen as it is now, so a name changes
- * hands at READ COMMITTED only.
+ * 42501 for others, but for those who may drop it all the same.  What is left
+ * must be seen as it is now, so a name changes hands at READ COMMITTED only.
  */
 static void
 task_lock(OwnerScope *scope, const char *task_id, bool may_drop_others,
@@ -507,7 +507,10 @@ task_lock(OwnerScope *scope, const char *task_id, bool may_drop_others,
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 			 errmsg("must be owner of task \"%s\"", task_id),
-			 ownership->dropped ? errdetail("It was dropped, but runs or keys of it remain.") : 0));
+			 !ownership->dropped ? 0 :
+			 IsolationUsesXactSnapshot() ?
+			 errdetail("It was dropped, but its name becomes another role's at READ COMMITTED only.") :
+			 errdetail("It was dropped, but runs or keys of it remain.")));
 }
 
 static Statement claim_group = {

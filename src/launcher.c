@@ -178,6 +178,7 @@ start_worker(int slot, bool is_scanner)
 	strlcpy(worker.bgw_type, worker.bgw_name, BGW_MAXLEN);
 	worker.bgw_main_arg = Int32GetDatum(slot);
 	worker.bgw_notify_pid = MyProcPid;
+	elog(DEBUG1, "starting %s in slot %d", worker.bgw_name, slot);
 	return RegisterDynamicBackgroundWorker(&worker, NULL);
 }
 

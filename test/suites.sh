@@ -212,19 +212,23 @@ test_dashboard() {
 
 # TAP tests start their own servers.  test_tap FILE...
 test_tap() {
-	local status=0
+	local status=0 name ended broke_off
 	mkdir -p "$work/tap"
 	give "$work/tap"
 	(cd "$work/tap" && as_user env PATH="$pg_bin:$PATH" TESTDIR="$work/tap" TEMP_CONFIG="$work/server.conf" \
 		PG_REGRESS="$pgxs/src/test/regress/pg_regress" \
 		TESTLOGDIR="$work/tap/log" TESTDATADIR="$work/tap/data" \
 		prove -v --timer -I "$pgxs/src/test/perl" -I "$source/test/tap" "$@") >"$log/tap" 2>&1 || status=$?
+	# a file that broke off may have no failed test
+	mapfile -t ended < <(sed -nE 's/^.*\/(.*)\.pl +\(Wstat: [1-9].*/\1/p' "$log/tap")
+	mapfile -t broke_off < <(sed -nE 's/^.*\/(.*)\.pl +\(Wstat: [1-9].*Failed: 0\).*/\1/p' "$log/tap")
+	[ "${#broke_off[@]}" -eq 0 ] || printf 'not ok 0 - %s.pl broke off\n' "${broke_off[@]}" >>"$log/tap"
 	count_tests "$log/tap" "$status" '^ok [0-9]' '^not ok [0-9]'
-	# what failed, and what a file said last that broke off
 	grep -E "^(# +(Failed|at|got|expected|doesn't match)|# {10,}'|.*\.pl \.+ (Failed|Dubious))" "$log/tap" | head -n 100 || true
-	if grep -B 10 '^Dubious' "$log/tap"; then
-		find "$work/tap" -name 'regress_log_*' -exec grep -hE -A 2 '^(# )?error running SQL|Bail out' {} + | tail -n 20 || true
-	fi
+	for name in "${ended[@]}"; do
+		echo "# the end of $name's log:"
+		find "$work/tap" -name "regress_log_$name" -exec tail -n 25 {} + | cut -c 1-500
+	done
 }
 
 # ---------- Coverage ----------

@@ -62,8 +62,8 @@ my $hit = "SELECT is_cached, status FROM trigger_idem.trigger_task('used', idemp
 
 # ---------- Sessions ----------
 
-my $one = $node->background_psql('postgres');
-my $two = $node->background_psql('postgres');
+my $one = open_session($node);
+my $two = open_session($node);
 is($one->query_safe($use), $used, 'a session uses the extension');
 $one->query_safe('DROP EXTENSION trigger_idem');
 $one->query_safe('CREATE EXTENSION trigger_idem');

@@ -76,9 +76,10 @@ $late->append_conf('postgresql.conf', "trigger_idem.worker_idle_time = '0'");
 $late->reload;
 $late->poll_query_until('postgres', "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'trigger_idem worker')")
   or die 'idle workers do not end';
-my $renamed_session = $late->background_psql('before');
-my $late_locking = $late->background_psql('postgres');
-my $late_session = $late->background_psql('postgres');
+my $renamed_session = open_session($late, 'before');
+my $late_offset = -s $late->logfile;
+my $late_locking = open_session($late);
+my $late_session = open_session($late);
 $late_locking->query_safe($lock_beginners);
 
 # one has its slot, but cannot go on; three others are not even started
@@ -91,6 +92,7 @@ $late_session->query_safe("SELECT trigger_idem.trigger_task('of_two', '{\"n\": 2
 $late_session->query_safe("SELECT trigger_idem.trigger_task('of_three', '{\"n\": 3}')");
 $renamed_session->query_safe("SELECT trigger_idem.trigger_task('effect', '{\"n\": 4}')");
 $renamed_session->quit;
+$late->wait_for_log(qr/(?:starting trigger_idem worker\b.*){4}/s, $late_offset);
 my $late_since = $late_session->query_safe('SELECT clock_timestamp()');
 
 # ---------- Too few processes ----------
@@ -170,7 +172,7 @@ $many->safe_psql('postgres', "TRUNCATE trigger_idem.queue_entry; DELETE FROM tri
 $many->safe_psql('postgres', 'CREATE EXTENSION dblink');
 my $token = $many->safe_psql('postgres', 'SELECT token FROM trigger_idem.wait_token_create()');
 my $connstr = $many->connstr('postgres');
-my $waiting = $many->background_psql('postgres');
+my $waiting = open_session($many);
 $waiting->query_safe("SELECT dblink_connect('c' || i, \$\$$connstr application_name=waiting\$\$), dblink_send_query('c' || i, 'SELECT ok FROM trigger_idem.wait_for_token(''$token'')') FROM generate_series(1, 260) i");
 $many->poll_query_until('postgres', "SELECT count(*) = 260 FROM pg_stat_activity WHERE application_name = 'waiting' AND wait_event = 'Extension'")
   or die 'they do not wait';
@@ -192,8 +194,8 @@ trigger($many, "d$_", 'effect', 1) foreach 65, 66;
 is($many->safe_psql('d66', "SELECT value IS NULL FROM trigger_idem.stats() WHERE name = 'hits'"), 't', 'too many databases: the last has no counters');
 
 # all slots are taken by scans that have not begun
-my $locking = $many->background_psql('postgres');
-my $session = $many->background_psql('postgres');
+my $locking = open_session($many);
+my $session = open_session($many);
 $locking->query_safe($lock_beginners);
 poll_session($session, "SELECT count(*) = 64 FROM $beginners");
 $session->query_safe("SELECT trigger_idem.trigger_task('effect', '{\"n\": 0}')");
@@ -223,6 +225,8 @@ $late_session->query_safe('ALTER DATABASE before RENAME TO after');
 pass('ALTER DATABASE .. RENAME before its worker begins');
 $late_session->query_safe("SELECT trigger_idem.trigger_task('of_one', '{\"n\": 11}')");
 $late_session->query_safe("SELECT trigger_idem.trigger_task('of_two', '{\"n\": 12}')");
+# the launcher has given their slots to these
+$late->wait_for_log(qr/(?:starting trigger_idem worker\b.*){6}/s, $late_offset);
 my $log_offset = -s $late->logfile;
 kill 'CONT', $postmaster;
 $postmaster = undef;

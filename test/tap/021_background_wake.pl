@@ -235,7 +235,7 @@ is( $node->safe_psql('postgres', "SELECT string_agg(status::text, ' ' ORDER BY r
 # a scan that is on its way when its database is no longer served
 $node->safe_psql('postgres', 'CREATE DATABASE other TEMPLATE template0');
 $node->safe_psql('other', $setup);
-my $locking = $node->background_psql('postgres');
+my $locking = open_session($node);
 $locking->query_safe('BEGIN; LOCK TABLE trigger_idem.queue_entry');
 $node->safe_psql('postgres', "SELECT trigger_idem.queue_resume('effect')");
 my $scanner = "FROM pg_stat_activity WHERE backend_type = 'trigger_idem scanner'";
@@ -273,7 +273,7 @@ ends('in hand 1', 'completed');
 sub worker_starting
 {
 	my ($dbname, $count, $command) = @_;
-	my $session = $node->background_psql($dbname);
+	my $session = open_session($node, $dbname);
 
 	$locking->query_safe('BEGIN; LOCK TABLE pg_catalog.pg_db_role_setting');
 	$session->query_safe($command);

@@ -31,7 +31,8 @@ our @EXPORT = qw(
   start_sql finish_sql start_work finish_work
   wait_at_gate wait_for_lock
   close_gate open_gate
-  wait_for_restart wait_until_gone poll_session
+  wait_for_restart wait_until_gone
+  open_session poll_session
   create_deliveries outside_calls attempts_of
 );
 
@@ -183,7 +184,7 @@ the session returned here ends, be it with the server.
 sub close_gate
 {
 	my ($node, $number, $dbname) = @_;
-	my $session = $node->background_psql($dbname // 'postgres', on_error_stop => 0);
+	my $session = open_session($node, $dbname, on_error_stop => 0);
 
 	$session->query_safe("SELECT pg_advisory_lock($number)");
 	return $session;
@@ -234,6 +235,24 @@ sub wait_until_gone
 		"SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = '$name')")
 	  or die "$name did not end";
 	return;
+}
+
+=pod
+
+=item open_session($node, $dbname, %params)
+
+A session to send queries to, as background_psql() makes it, with database postgres if no
+other is named.  Each query may take timeout_default, not all of them together.
+
+=cut
+
+sub open_session
+{
+	my ($node, $dbname, %params) = @_;
+	my $session = $node->background_psql($dbname // 'postgres', %params);
+
+	$session->set_query_timer_restart;
+	return $session;
 }
 
 =pod

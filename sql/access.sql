@@ -174,6 +174,15 @@ SELECT task_id FROM trigger_idem.tasks;
 SELECT queue FROM trigger_idem.queues;
 RESET ROLE;
 
+-- two accesses for one task add up
+SELECT trigger_idem.access_grant('regress_stranger', access, 'access_app') FROM unnest('{trigger,monitor}'::text[]) access;
+SET ROLE regress_stranger;
+SELECT is_cached FROM trigger_idem.trigger_task('access_app', '"of a stranger"', queue => 'access_two');
+SELECT payload FROM trigger_idem.runs WHERE task_id = 'access_app' ORDER BY created_at;
+RESET ROLE;
+SELECT trigger_idem.access_revoke('regress_stranger', access, 'access_app') FROM unnest('{trigger,monitor}'::text[]) access;
+SELECT count(trigger_idem.run_cancel(run_id)) FROM trigger_idem.runs WHERE queue = 'access_two';
+
 SELECT trigger_idem.access_grant('regress_carol', 'admin');
 SET ROLE regress_carol;
 SELECT * FROM access_test.try(:'run_id', :'token');

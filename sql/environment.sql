@@ -48,7 +48,9 @@ SELECT is_cached FROM trigger_idem.trigger_task('environment_outsiders', environ
 SELECT trigger_idem.access_grant('regress_outsider', 'work');
 SET ROLE regress_outsider;
 SELECT trigger_idem.task_create('environment_owned', queue => 'environment_owned');
+SELECT trigger_idem.task_create('environment_worked', 'helper.handler', queue => 'environment_test');
 RESET ROLE;
+SELECT is_cached FROM trigger_idem.trigger_task('environment_worked', environment => 'tenant');
 SELECT trigger_idem.access_revoke('regress_outsider', 'work');
 SELECT trigger_idem.access_grant('regress_outsider', 'work', 'environment_owned');
 SELECT token AS tenants_token FROM trigger_idem.wait_token_create(environment => 'tenant') \gset

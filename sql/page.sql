@@ -147,6 +147,8 @@ RESET ROLE;
 DROP OWNED BY regress_page;
 DROP ROLE regress_page;
 
+SELECT trigger_idem.idempotency_key_holder(task, key, environment) FROM (VALUES (NULL, 'k', 'default'), ('page_list', NULL, 'default'), ('page_list', 'k', NULL), ('page_nothing', 'k', 'default')) v(task, key, environment);
+
 -- ---------- A search path of others ----------
 
 CREATE SCHEMA page_path;

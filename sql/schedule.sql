@@ -183,6 +183,9 @@ SELECT schedule_test.fire('s2', '2026-01-01 00:00+00');
 SELECT trigger_idem.schedule_create('yearly', '@yearly', 'schedule_other', cron_job => false);
 SELECT schedule_test.fire('yearly') = 'new ' || to_char(now(), 'YYYY') || '-01-01T00:00:00Z' AS is_slot;
 SELECT schedule_test.fire('yearly') = 'cached ' || to_char(now(), 'YYYY') || '-01-01T00:00:00Z' AS is_slot;
+-- one to come is fired ahead of its time, and is not the last one
+SELECT schedule_test.fire('yearly', '2100-01-01 00:00+00'), schedule_test.fire('yearly', '2100-01-01 00:00+00');
+SELECT to_char(last_tick, 'YYYY') = to_char(now(), 'YYYY') AS is_this_year FROM trigger_idem.schedules WHERE schedule_id = 'yearly';
 -- what is no tick
 SELECT schedule_test.error_of(command) FROM unnest(ARRAY[
 	$$SELECT trigger_idem.schedule_fire('yearly', '2026-01-02 00:00+00')$$,

@@ -55,7 +55,9 @@ BEGIN
 		(trigger_idem.run_once_sql('command', 'SELECT no such thing', '{"n": 5}')::text),
 		(coalesce(trigger_idem.run_once_sql('utility', 'CREATE TABLE step_test.made (a int)')::text, 'SQL null')),
 		(trigger_idem.run_once_sql('insert', 'INSERT INTO step_test.made SELECT generate_series(10, 19) RETURNING a')::text),
-		(coalesce(trigger_idem.run_once_sql('no rows', 'SELECT 1 WHERE false')::text, 'SQL null'));
+		(coalesce(trigger_idem.run_once_sql('no rows', 'SELECT 1 WHERE false')::text, 'SQL null')),
+		(coalesce(trigger_idem.run_once_sql('no columns', 'SELECT')::text, 'SQL null')),
+		(coalesce(trigger_idem.run_once_local_only('no output', 'step_test.returns_null')::text, 'SQL null'));
 END $$;
 SELECT trigger_idem.task_create('step_results', 'step_test.results', queue => 'step_test');
 SELECT status FROM trigger_idem.trigger_task('step_results');
@@ -241,6 +243,9 @@ SELECT status, error->>'code' AS code, error->>'message' AS message FROM trigger
 CREATE FUNCTION step_test.strict(idempotency_key text) RETURNS int STRICT LANGUAGE sql AS 'SELECT 1';
 CREATE FUNCTION step_test.set(idempotency_key text) RETURNS SETOF int LANGUAGE sql AS 'SELECT 1';
 CREATE FUNCTION step_test.no_key() RETURNS int LANGUAGE sql AS 'SELECT 1';
+CREATE FUNCTION step_test.three_args(idempotency_key text, args jsonb, more jsonb) RETURNS int LANGUAGE sql AS 'SELECT 1';
+CREATE FUNCTION step_test.key_is_last(args jsonb, idempotency_key text) RETURNS int LANGUAGE sql AS 'SELECT 1';
+CREATE FUNCTION step_test.text_args(idempotency_key text, args text) RETURNS int LANGUAGE sql AS 'SELECT 1';
 CREATE PROCEDURE step_test.procedure(idempotency_key text) LANGUAGE sql AS '';
 SELECT helper.error_of('SELECT trigger_idem.' || call) AS error FROM (VALUES
 	($$run_once('a', 'helper.callback')$$),
@@ -255,6 +260,9 @@ SELECT helper.error_of('SELECT trigger_idem.' || call) AS error FROM (VALUES
 	($$run_once('a', 'step_test.strict', scope => 'global')$$),
 	($$run_once('a', 'step_test.set', scope => 'global')$$),
 	($$run_once('a', 'step_test.no_key', scope => 'global')$$),
+	($$run_once('a', 'step_test.three_args', scope => 'global')$$),
+	($$run_once('a', 'step_test.key_is_last', scope => 'global')$$),
+	($$run_once('a', 'step_test.text_args', scope => 'global')$$),
 	($$run_once('a', 'step_test.procedure', scope => 'global')$$),
 	($$run_once('a', 'helper.callback', scope => NULL)$$),
 	($$run_once('a', 'helper.callback', scope => 'attempt')$$),

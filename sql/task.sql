@@ -61,6 +61,7 @@ FROM (VALUES
 	($$'bad', idempotency_key_ttl => '0'$$), ($$'bad', idempotency_key_ttl => '-1 s'$$),
 	($$'bad', release_key_on => NULL$$), ($$'bad', release_key_on => '{queued}'$$),
 	($$'bad', release_key_on => '{done}'$$), ($$'bad', release_key_on => '{NULL}'$$),
+	($$'bad', release_key_on => array_fill('completed'::text, ARRAY[100])$$),
 	($$'bad', idempotency_group => ''$$),
 	($$'bad', on_payload_mismatch => NULL$$), ($$'bad', on_payload_mismatch => 'warn'$$),
 	($$'bad', concurrency_limit => 0$$),

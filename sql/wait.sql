@@ -1340,6 +1340,8 @@ COMMIT;
 BEGIN;
 SELECT wait_test.enter(:'run');
 SELECT wait_test.and_wait('wait_quick', '"second"');
+SAVEPOINT s;
+ROLLBACK TO s;
 COMMIT;
 SELECT wait_test.look(:'run');
 SELECT payload, idempotency_key FROM trigger_idem.runs WHERE parent_run_id = :'run' ORDER BY payload;

@@ -83,6 +83,11 @@ CALL trigger_idem.work('work_timeout');
 CALL trigger_idem.work('work_timeout');
 RESET statement_timeout;
 SELECT task_id, status, error->>'code' AS code FROM trigger_idem.runs WHERE queue = 'work_timeout' ORDER BY created_at;
+-- and as long as there is time, it goes on
+SELECT count(trigger_idem.trigger_task('returns_payload', queue => 'work_in_time')) FROM generate_series(1, 3);
+SET statement_timeout = '1h';
+CALL trigger_idem.work('work_in_time');
+RESET statement_timeout;
 SELECT trigger_idem.task_drop('hides_timeout');
 
 -- who has caught the end of max_duration and then asks to wait has timed out

@@ -21,6 +21,7 @@
 
 #include "background_shared.h"
 #include "compat.h"
+#include "interrupt.h"
 #include "stats.h"
 #include "store.h"
 #include "work.h"

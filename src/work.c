@@ -45,7 +45,6 @@
 #include "nodes/parsenodes.h"
 #include "pgstat.h"
 #include "replication/slot.h"
-#include "storage/latch.h"
 #include "tcop/pquery.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
@@ -59,9 +58,10 @@
 #include "compat.h"
 #include "current.h"
 #include "environment.h"
+#include "failure.h"
+#include "interrupt.h"
 #include "limit.h"
 #include "memo.h"
-#include "failure.h"
 #include "routine.h"
 #include "run.h"
 #include "settings.h"
@@ -93,19 +93,6 @@ typedef struct Work
  */
 #define CLAIM_MAX		16
 #define CLAIM_MAX_US	5000
-
-/* A handler that goes on after its time is cancelled again and again. */
-#define CANCEL_AGAIN_MS 1000
-
-/* See work.h. */
-volatile sig_atomic_t work_stop = false;
-
-/* Code of a user is running, and may be cancelled. */
-static volatile sig_atomic_t handler_is_running = false;
-
-/* The present attempt has taken longer than its task allows. */
-static volatile sig_atomic_t duration_is_over = false;
-static TimeoutId duration_timeout = MAX_TIMEOUTS;
 
 PG_FUNCTION_INFO_V1(trigger_idem_work);
 
@@ -167,74 +154,6 @@ work_recover(Work *work, Portal portal)
 
 	work_begin(work);
 	return error;
-}
-
-/* ---------- max_duration ---------- */
-
-/* Runs in a signal handler: cancels as a user would. */
-static void
-duration_over(void)
-{
-	duration_is_over = true;
-	QueryCancelPending = true;
-	InterruptPending = true;
-	SetLatch(MyLatch);
-}
-
-/* From now on an attempt of this task may take so long. */
-static void
-duration_begin(const Task *task)
-{
-	TimestampTz end;
-
-	if (task->max_duration == NULL)
-		return;
-	if (duration_timeout == MAX_TIMEOUTS)
-		duration_timeout = RegisterTimeout(USER_TIMEOUT, duration_over);
-	end = timestamp_plus(GetCurrentTimestamp(), task->max_duration);
-	enable_timeout_every(duration_timeout, end, CANCEL_AGAIN_MS);
-}
-
-static void
-duration_end(void)
-{
-	if (duration_timeout != MAX_TIMEOUTS && get_timeout_active(duration_timeout))
-		disable_timeout(duration_timeout, false);
-	if (duration_is_over)
-		QueryCancelPending = false;
-}
-
-/* ---------- Stopping ---------- */
-
-/* Runs in a signal handler */
-void
-work_request_stop(void)
-{
-	work_stop = true;
-	if (handler_is_running)
-	{
-		QueryCancelPending = true;
-		InterruptPending = true;
-	}
-	SetLatch(MyLatch);
-}
-
-static void
-handler_begins(const Task *task)
-{
-	handler_is_running = true;
-	if (work_stop)
-		work_request_stop();
-	duration_begin(task);
-}
-
-static void
-handler_ends(void)
-{
-	handler_is_running = false;
-	duration_end();
-	if (work_stop)
-		QueryCancelPending = false;
 }
 
 /* ---------- One attempt ---------- */
@@ -379,9 +298,7 @@ work_suspend(Work *work, CurrentRun *run)
 
 	memo_count(run, &result);
 	PortalContext = work->attempt_context;
-	handler_is_running = true;
-	if (work_stop)
-		work_request_stop();
+	handler_begins(NULL);
 	PG_TRY();
 	{
 		work_use_read_committed();
@@ -755,8 +672,8 @@ work_arguments(FunctionCallInfo fcinfo, Claimer *claimer)
 
 /*
  * Work as the claimer, inside the active portal, from a transaction that is
- * there to one that is.  How many attempts were made?  The session may show its
- * sign of life already, and go on to.
+ * there to one that is.  How many attempts were made?  A background worker, which
+ * may be told to leave, shows its sign of life already, and goes on to.
  */
 static int
 work_as(const Claimer *claimer, int max_runs, bool has_begun)

@@ -74,6 +74,37 @@ worker_exit(int code, Datum arg)
 	LWLockRelease(background->lock);
 }
 
+/* What the administrator has changed counts from now on. */
+static void
+worker_reload(void)
+{
+	if (!ConfigReloadPending)
+		return;
+	ConfigReloadPending = false;
+	ProcessConfigFile(PGC_SIGHUP);
+}
+
+/* We shall end, or nobody serves this database any more; lock held. */
+static bool
+worker_shall_leave(void)
+{
+	return background_slot->stop || !background_find_database(MyDatabaseId);
+}
+
+/* It has stopped working before nothing was due. */
+static bool leaves_work = false;
+
+/* Between two claims */
+static bool
+worker_goes_on(void)
+{
+	worker_reload();
+	LWLockAcquire(background->lock, LW_SHARED);
+	leaves_work = worker_shall_leave();
+	LWLockRelease(background->lock);
+	return !leaves_work;
+}
+
 /*
  * There is nothing to do at the moment: wait until somebody wakes us.  False when
  * that takes too long, or we shall end; what is left then is for another worker.
@@ -81,9 +112,11 @@ worker_exit(int code, Datum arg)
 static bool
 worker_wait(void)
 {
-	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), background_worker_idle_time);
-	bool		has_looked = !work_stop;
+	TimestampTz until;
+	bool		has_looked = !work_stop && !leaves_work;
 
+	worker_reload();
+	until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), background_worker_idle_time);
 	LWLockAcquire(background->lock, LW_EXCLUSIVE);
 	/* what was triggered since we have looked */
 	background_slot->state = background_take_demand(MyDatabaseId, background_slot->role) ? WORKER_BUSY : WORKER_IDLE;
@@ -101,7 +134,7 @@ worker_wait(void)
 		is_idle = background_slot->state == WORKER_IDLE;
 		woken_at = background_slot->woken_at;
 		background_slot->woken_at = 0;
-		stop = work_stop || background_slot->stop || !background_find_database(MyDatabaseId);
+		stop = work_stop || worker_shall_leave();
 		/* nobody shall wake us any more once we have decided to end */
 		if (is_idle && (stop || timeout <= 0))
 			background_slot->state = WORKER_BUSY;
@@ -122,11 +155,7 @@ worker_wait(void)
 		ResetLatch(MyLatch);
 		if (!work_stop)
 			CHECK_FOR_INTERRUPTS();
-		if (ConfigReloadPending)
-		{
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
-		}
+		worker_reload();
 	}
 }
 
@@ -219,7 +248,7 @@ trigger_idem_worker_main(Datum arg)
 	{
 		if (!worker_has_extension())
 			break;
-		(void) work_everything(worker_id);
+		(void) work_everything(worker_id, worker_goes_on);
 	} while (worker_wait());
 	proc_exit(0);
 }

@@ -81,6 +81,7 @@ typedef struct Work
 	Claimer		claimer;
 	List	   *settings;		/* of the session, before the first handler */
 	bool		has_timeout;	/* statement_timeout runs for the CALL */
+	WorkGoesOn	goes_on;		/* NULL: always */
 	TimestampTz looked_for_dead;	/* last look for dead workers; 0: none yet */
 	int			claim_size;		/* how many runs to claim next */
 	int			max_runs;		/* attempts that may still be made */
@@ -600,7 +601,8 @@ work_loop(Work *work)
 	List	   *claimed;
 
 	work_commit(work);
-	while (work->processed < work->max_runs && !work_stop && (claimed = work_claim(work)) != NIL)
+	while (work->processed < work->max_runs && !work_stop &&
+		   (work->goes_on == NULL || work->goes_on()) && (claimed = work_claim(work)) != NIL)
 	{
 		TimestampTz began = GetCurrentTimestamp();
 		ErrorData  *error = work_all(work, claimed);
@@ -676,9 +678,9 @@ work_arguments(FunctionCallInfo fcinfo, Claimer *claimer)
  * may be told to leave, shows its sign of life already, and goes on to.
  */
 static int
-work_as(const Claimer *claimer, int max_runs, bool has_begun)
+work_as(const Claimer *claimer, int max_runs, WorkGoesOn goes_on)
 {
-	Work		work = {.claimer = *claimer,.claim_size = 1,.max_runs = max_runs};
+	Work		work = {.claimer = *claimer,.claim_size = 1,.max_runs = max_runs,.goes_on = goes_on};
 
 	MemoryContextSwitchTo(PortalContext);
 	work.claimer.run_as = GetUserNameFromId(GetUserId(), false);
@@ -694,7 +696,7 @@ work_as(const Claimer *claimer, int max_runs, bool has_begun)
 	}
 	PG_FINALLY();
 	{
-		if (!has_begun)
+		if (goes_on == NULL)
 			worker_end();
 		current_run_clear();
 		step_forget_run();
@@ -711,7 +713,7 @@ work_as(const Claimer *claimer, int max_runs, bool has_begun)
  * portal around them, as a CALL has one.
  */
 int
-work_everything(const char *worker_id)
+work_everything(const char *worker_id, WorkGoesOn goes_on)
 {
 	Claimer		claimer = {.worker_id = worker_id};
 	Portal		portal;
@@ -726,7 +728,7 @@ work_everything(const char *worker_id)
 	portal->status = PORTAL_ACTIVE;
 	ActivePortal = portal;
 	PortalContext = portal->portalContext;
-	processed = work_as(&claimer, PG_INT32_MAX, true);
+	processed = work_as(&claimer, PG_INT32_MAX, goes_on);
 	ActivePortal = NULL;
 	PortalContext = NULL;
 	MarkPortalDone(portal);
@@ -757,6 +759,6 @@ trigger_idem_work(PG_FUNCTION_ARGS)
 		elog(ERROR, "work() does not return a row");
 	desc = BlessTupleDesc(desc);
 
-	values[0] = Int32GetDatum(work_as(&claimer, max_runs, false));
+	values[0] = Int32GetDatum(work_as(&claimer, max_runs, NULL));
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)));
 }

@@ -125,7 +125,7 @@ foreach my $runs_per_commit (1, 8)
 {
 	my $what = "$runs_per_commit a commit";
 	$node->append_conf('postgresql.conf', "trigger_idem.runs_per_commit = $runs_per_commit");
-	$node->reload;
+	reload_settings($node);
 	$node->safe_psql('postgres', 'DROP EXTENSION trigger_idem; CREATE EXTENSION trigger_idem');
 	$node->safe_psql('postgres',
 		q[SELECT trigger_idem.task_create('end_badly', 'end_badly', min_backoff => '0')]);

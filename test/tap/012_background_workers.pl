@@ -136,7 +136,7 @@ unlike(slurp_file($node->logfile), qr/is not permitted to log in/, 'a role witho
 # ---------- Bounds ----------
 
 $node->append_conf('postgresql.conf', "trigger_idem.max_workers_per_database = 2\ntrigger_idem.worker_idle_time = '100ms'");
-$node->reload;
+reload_settings($node);
 ok($node->poll_query_until('postgres', "SELECT ($workers) = 0"), 'idle workers end');
 my $gate = close_gate($node, 1);
 $node->safe_psql('postgres', "SELECT trigger_idem.trigger_task('waits', '{\"n\": 10}') FROM generate_series(1, 5)");
@@ -176,7 +176,7 @@ like( $node->safe_psql('postgres', "SELECT string_agg(a.status, ' ' ORDER BY a.a
 # ---------- Out of the way ----------
 
 $node->append_conf('postgresql.conf', "trigger_idem.databases = '*'\ntrigger_idem.worker_idle_time = '1h'");
-$node->reload;
+reload_settings($node);
 $node->safe_psql('postgres', 'CREATE DATABASE other TEMPLATE template0');
 $node->safe_psql('other', <<'EOSQL');
 CREATE EXTENSION trigger_idem;
@@ -194,7 +194,7 @@ $node->safe_psql('postgres', 'DROP DATABASE other');
 pass('DROP DATABASE beside an idle worker');
 
 $node->append_conf('postgresql.conf', "trigger_idem.databases = ''");
-$node->reload;
+reload_settings($node);
 ok($node->poll_query_until('postgres', "SELECT ($workers) = 0"), 'no database is served any more');
 $node->safe_psql('postgres', "SELECT trigger_idem.trigger_task('effect', '{\"n\": 12}')");
 

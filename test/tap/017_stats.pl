@@ -169,7 +169,7 @@ is(counters('other'), '', 'a database has its own');
 # ---------- Wake-up ----------
 
 $node->append_conf('postgresql.conf', "trigger_idem.databases = 'postgres'");
-$node->reload;
+reload_settings($node);
 for my $n (1 .. 2)
 {
 	# the second meets the worker of the first

@@ -47,7 +47,7 @@ sub configure
 	my ($node, $line) = @_;
 
 	$node->append_conf('postgresql.conf', $line);
-	$node->reload;
+	reload_settings($node);
 	return;
 }
 
@@ -73,7 +73,7 @@ $late->safe_psql('postgres', 'SELECT pg_reload_conf()');
 $late->safe_psql('before', "SELECT trigger_idem.trigger_task('effect', '{\"n\": 0}')");
 completed($late, 'before', 1, 'a database that will be renamed is served');
 $late->append_conf('postgresql.conf', "trigger_idem.worker_idle_time = '0'");
-$late->reload;
+reload_settings($late);
 $late->poll_query_until('postgres', "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'trigger_idem worker')")
   or die 'idle workers do not end';
 my $renamed_session = open_session($late, 'before');
@@ -209,10 +209,11 @@ configure($many, "trigger_idem.worker_idle_time = '1h'\ntrigger_idem.databases =
 foreach my $dbname ('d65', 'd66')
 {
 	completed($many, $dbname, 1, "$dbname is served in the end");
+	trigger($many, $dbname, 'effect', 2);
 	$many->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = '$dbname' AND backend_type = 'trigger_idem worker' AND state = 'idle'")
 	  or die 'no idle worker';
-	trigger($many, $dbname, 'effect', 2);
-	completed($many, $dbname, 2, "$dbname: its worker is woken");
+	trigger($many, $dbname, 'effect', 3);
+	completed($many, $dbname, 3, "$dbname: its worker is woken");
 }
 unlike(slurp_file($many->logfile), qr/XX000|TRAP|FATAL/, 'no error');
 $many->stop;

@@ -131,20 +131,20 @@ my $trigger_attempts = join "\n", map {
 foreach my $runs_per_commit (1, 8)
 {
 	$node->append_conf('postgresql.conf', "trigger_idem.runs_per_commit = $runs_per_commit");
-	$node->reload;
+	reload_settings($node);
 	as('mallory', $trigger_attempts);
 	as('mallory', 'CALL trigger_idem.work()');
 	check_seen("session, $runs_per_commit at a time");
 
 	$node->append_conf('postgresql.conf', "trigger_idem.databases = 'postgres'");
-	$node->reload;
+	reload_settings($node);
 	as('mallory', $trigger_attempts);
 	$node->poll_query_until('postgres',
 		"SELECT NOT EXISTS (SELECT FROM trigger_idem.runs WHERE status IN ('queued', 'executing'))")
 	  or die 'background workers do not work';
 	check_seen("background worker, $runs_per_commit at a time");
 	$node->append_conf('postgresql.conf', "trigger_idem.databases = ''");
-	$node->reload;
+	reload_settings($node);
 	$node->poll_query_until('postgres',
 		"SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'trigger_idem worker')")
 	  or die 'background workers do not end';
@@ -167,13 +167,13 @@ EOSQL
 as('postgres', "SELECT FROM trigger_idem.trigger_task('looks')");
 like(error_of('mallory', 'CALL trigger_idem.work()'), qr/42501/, 'work() where ALTER ROLE has set a role');
 $node->append_conf('postgresql.conf', "trigger_idem.databases = 'postgres'");
-$node->reload;
+reload_settings($node);
 $node->poll_query_until('postgres', 'SELECT count(*) = 2 FROM seen') or die 'not worked';
 is( $node->safe_psql('postgres', 'SELECT what, who, logged_in FROM seen ORDER BY what'),
 	"of shared|shared|shared\nthe next handler|mallory|mallory",
 	'background workers are the roles of the tasks, whatever ALTER ROLE has set');
 $node->append_conf('postgresql.conf', "trigger_idem.databases = ''");
-$node->reload;
+reload_settings($node);
 as('postgres', 'ALTER ROLE mallory RESET role; TRUNCATE seen');
 
 # ---------- Rights that are taken back ----------

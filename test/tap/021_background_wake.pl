@@ -9,6 +9,7 @@
 # - what a worker has in hand and will not begin soon, others work
 # - SIGTERM at any moment: what was not begun is given back, what is executing is
 #   interrupted, the second time at once; a crashed attempt is looked for
+# - a busy worker follows a reload, and ends where its database is not served any more
 # - DROP DATABASE and ALTER DATABASE .. RENAME end the workers of that database only,
 #   for its owner only; what is triggered meanwhile is worked a little later
 # - the hooks of other libraries are called
@@ -142,7 +143,7 @@ sub serve
 	my ($databases) = @_;
 
 	$node->append_conf('postgresql.conf', "trigger_idem.databases = '$databases'");
-	$node->reload;
+	reload_settings($node);
 	return;
 }
 
@@ -269,28 +270,26 @@ is(history('in hand 2'), 'released, completed; 1', 'in hand 2: given to another 
 open_gate($gate);
 ends('in hand 1', 'completed');
 
-# the same, but nobody shall be started there any more
-sub worker_starting
-{
-	my ($dbname, $count, $command) = @_;
-	my $session = open_session($node, $dbname);
-
-	$locking->query_safe('BEGIN; LOCK TABLE pg_catalog.pg_db_role_setting');
-	$session->query_safe($command);
-	poll_session($session, "SELECT count(*) = $count FROM pg_catalog.pg_locks WHERE NOT granted AND relation = 'pg_catalog.pg_db_role_setting'::regclass");
-	return $session;
-}
-
+# the same, but nobody shall be started there any more: a claim stops at gate 3
+$node->safe_psql('postgres', <<'EOSQL');
+CREATE FUNCTION stop_at_claim(started_at timestamptz) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+	IF started_at IS NOT NULL THEN
+		PERFORM pg_catalog.pg_advisory_lock_shared(3);
+		PERFORM pg_catalog.pg_advisory_unlock_shared(3);
+	END IF;
+	RETURN 0;
+END $$;
+CREATE INDEX ON trigger_idem.queue_entry (stop_at_claim(started_at));
+EOSQL
 $gate = close_gate($node, 1);
-$node->poll_query_until('postgres', "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'trigger_idem worker' AND usename = 'bob')")
-  or die 'idle workers do not end';
-my $session = worker_starting('postgres', 1,
-	join ';', 'BEGIN', (map { qq(SELECT trigger_idem.trigger_task('of_bob', '{"what": "in hands $_"}')) =~ s/1"/1", "then": "returns"/r } 1 .. 3), 'COMMIT');
+my $claim_gate = close_gate($node, 3);
+trigger('of_bob', map { qq({"what": "in hands $_"}) =~ s/1"/1", "then": "returns"/r } 1 .. 3);
+worker_at_gate(3);
 serve('other');
-# that one's scanner is the second
-poll_session($session, "SELECT count(*) = 2 FROM pg_locks WHERE NOT granted AND relation = 'pg_db_role_setting'::regclass");
-$locking->query_safe('COMMIT');
-$session->quit;
+$node->safe_psql('other', q(SELECT trigger_idem.trigger_task('effect', '{"what": "nowhere else"}')));
+ends('nowhere else', 'completed', 'other');
+open_gate($claim_gate);
 worker_at_gate(1);
 $node->poll_query_until('postgres', "SELECT clock_timestamp() - started_at > '1 s' FROM trigger_idem.attempts WHERE status = 'executing' ORDER BY started_at LIMIT 1")
   or die 'it does not execute';
@@ -308,8 +307,13 @@ $node->append_conf('postgresql.conf', "trigger_idem.worker_idle_time = '1h'");
 serve('without');
 $node->safe_psql('without', q(SELECT trigger_idem.trigger_task('effect', '{"what": "with extension"}')));
 ends('with extension', 'completed', 'without');
+$node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = 'without' AND backend_type = 'trigger_idem worker' AND state = 'idle'")
+  or die 'no idle worker';
 my $log_offset = -s $node->logfile;
-$session = worker_starting('without', 1, q(SELECT trigger_idem.trigger_task('of_bob', '{"what": "without extension"}')));
+my $session = open_session($node, 'without');
+$locking->query_safe('BEGIN; LOCK TABLE pg_catalog.pg_db_role_setting');
+$session->query_safe(q(SELECT trigger_idem.trigger_task('of_bob', '{"what": "without extension"}')));
+poll_session($session, "SELECT count(*) = 1 FROM pg_catalog.pg_locks WHERE NOT granted AND relation = 'pg_catalog.pg_db_role_setting'::regclass");
 $session->query_safe('SET client_min_messages = warning; DROP EXTENSION trigger_idem CASCADE');
 $locking->query_safe('COMMIT');
 $session->quit;
@@ -367,17 +371,6 @@ open_gate($gate);
 open_gate($gate_2);
 
 # while it claims, and between the claim and the handler
-$node->safe_psql('postgres', <<'EOSQL');
-CREATE FUNCTION stop_at_claim(started_at timestamptz) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$
-BEGIN
-	IF started_at IS NOT NULL THEN
-		PERFORM pg_catalog.pg_advisory_lock_shared(3);
-		PERFORM pg_catalog.pg_advisory_unlock_shared(3);
-	END IF;
-	RETURN 0;
-END $$;
-CREATE INDEX ON trigger_idem.queue_entry (stop_at_claim(started_at));
-EOSQL
 $gate = close_gate($node, 3);
 trigger('of_bob', '{"what": "claimed"}');
 terminate(worker_at_gate(3));
@@ -416,6 +409,42 @@ SELECT trigger_idem.task_create('uses_slot', 'uses_slot', min_backoff => '0', ma
 EOSQL
 trigger('uses_slot', '{"what": "uses a slot"}');
 ends('uses a slot', 'completed');
+
+# ---------- While it is busy ----------
+
+# before it claims again, it follows a reload
+$node->safe_psql('postgres', <<'EOSQL');
+CREATE FUNCTION reads(payload jsonb) RETURNS void LANGUAGE sql AS
+	$$ INSERT INTO public.effect (what) VALUES (payload->>'what' || ' ' || current_setting('work_mem')) $$;
+SELECT trigger_idem.task_create('reads', 'reads', queue => 'of_bob', run_as => 'bob');
+EOSQL
+$node->append_conf('postgresql.conf', 'trigger_idem.max_workers_per_database = 1');
+reload_settings($node);
+$gate = close_gate($node, 1);
+trigger('of_bob', '{"what": "before a reload", "then": "returns"}');
+worker_at_gate(1);
+trigger('reads', '{"what": "reads"}');
+$node->append_conf('postgresql.conf', "work_mem = '5555kB'");
+reload_settings($node);
+open_gate($gate);
+ends('reads', 'completed');
+is($node->safe_psql('postgres', "SELECT what FROM effect WHERE what ~ '^reads'"), 'reads 5555kB', 'a busy worker follows a reload');
+
+# and leaves what is there where its database is not served any more
+$gate = close_gate($node, 1);
+trigger('of_bob', '{"what": "before it is left", "then": "returns"}');
+worker_at_gate(1);
+trigger('of_bob', '{"what": "left behind"}');
+serve('other');
+$node->safe_psql('other', q(SELECT trigger_idem.trigger_task('effect', '{"what": "and elsewhere"}')));
+ends('and elsewhere', 'completed', 'other');
+open_gate($gate);
+$node->poll_query_until('postgres', "SELECT NOT EXISTS (SELECT $workers AND datname = 'postgres')") or die 'the worker does not end';
+ends('before it is left', 'completed');
+ends('left behind', 'queued');
+$node->append_conf('postgresql.conf', 'trigger_idem.max_workers_per_database = 4');
+serve('postgres');
+ends('left behind', 'completed');
 
 # ---------- Databases ----------
 

@@ -31,7 +31,7 @@ our @EXPORT = qw(
   start_sql finish_sql start_work finish_work
   wait_at_gate wait_for_lock
   close_gate open_gate
-  wait_for_restart wait_until_gone
+  wait_for_restart wait_until_gone reload_settings
   open_session poll_session
   create_deliveries outside_calls attempts_of
 );
@@ -234,6 +234,25 @@ sub wait_until_gone
 	$node->poll_query_until('postgres',
 		"SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = '$name')")
 	  or die "$name did not end";
+	return;
+}
+
+=pod
+
+=item reload_settings($node)
+
+Reload the settings, and wait until processes that begin have them, and others have been told.
+
+=cut
+
+sub reload_settings
+{
+	my ($node) = @_;
+	my $before = $node->safe_psql('postgres', 'SELECT pg_conf_load_time()');
+
+	$node->reload;
+	$node->poll_query_until('postgres', "SELECT pg_conf_load_time() > '$before'")
+	  or die 'the settings are not reloaded';
 	return;
 }
 

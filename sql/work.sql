@@ -181,7 +181,7 @@ DROP ROLE regress_impostor;
 -- settings that the session has made up: one that the handler resets, one that is gone,
 -- for its prefix is that of the handler's language, which was not loaded before, and one
 -- whose value that language does not accept
-CREATE FUNCTION work_test.resets_setting() RETURNS void LANGUAGE plpgsql AS 'BEGIN RESET work_test.made_up; END';
+CREATE PROCEDURE work_test.resets_setting() LANGUAGE plpgsql AS 'BEGIN RESET work_test.made_up; COMMIT; END';
 SELECT trigger_idem.task_create('resets_setting', 'work_test.resets_setting', queue => 'work_made_up');
 SELECT status FROM trigger_idem.trigger_task('resets_setting');
 SELECT status FROM trigger_idem.trigger_task('resets_setting');
@@ -213,6 +213,52 @@ RESET work_mem;
 SELECT payload -> 'n' AS n, output FROM trigger_idem.runs WHERE task_id = 'holds_cursor' ORDER BY run_id;
 CLOSE ALL;
 DROP ROLE regress_impostor;
+
+-- what a function sets ends with it, also in a group of runs, for the session and for the transaction
+CREATE ROLE regress_impostor;
+CREATE FUNCTION work_test.sets() RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	found text := concat_ws(' ', current_setting('work_mem'), current_setting('temp_buffers'), current_setting('work_test.made_up', true),
+		CASE current_user WHEN 'regress_impostor' THEN 'impostor' END);
+BEGIN
+	PERFORM set_config('work_mem', '77MB', false), set_config('temp_buffers', '77MB', true), set_config('work_test.made_up', 'by a handler', false);
+	SET ROLE regress_impostor;
+	RETURN found;
+END $$;
+SELECT trigger_idem.task_create('sets', 'work_test.sets', queue => 'work_sets');
+SET work_mem = '5MB';
+SELECT count(trigger_idem.trigger_task('sets')) FROM generate_series(1, 2);
+CALL trigger_idem.work('work_sets');
+SELECT current_setting('work_mem') AS work_mem, current_setting('temp_buffers') AS temp_buffers, current_setting('work_test.made_up', true) AS made_up, current_user = 'regress_impostor' AS impostor;
+SELECT count(trigger_idem.trigger_task('sets')) FROM generate_series(1, 3);
+SET trigger_idem.runs_per_commit = 3;
+CALL trigger_idem.work('work_sets');
+SELECT current_setting('work_mem') AS work_mem, current_setting('temp_buffers') AS temp_buffers, current_setting('work_test.made_up', true) AS made_up, current_user = 'regress_impostor' AS impostor;
+RESET work_mem;
+SELECT output, count(*) FROM trigger_idem.runs WHERE task_id = 'sets' GROUP BY output;
+DROP ROLE regress_impostor;
+
+-- but for how durable its commit is to be: for a group, what wants most
+CREATE FUNCTION work_test.sets_durability(payload jsonb) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM set_config('synchronous_commit', payload ->> 'wanted', true);
+	IF payload ->> 'cursor' IS NOT NULL THEN
+		EXECUTE format('DECLARE %I CURSOR WITH HOLD FOR SELECT current_setting(''synchronous_commit'') AS at_commit', payload ->> 'cursor');
+	END IF;
+END $$;
+SELECT trigger_idem.task_create('sets_durability', 'work_test.sets_durability', queue => 'work_durability');
+RESET trigger_idem.runs_per_commit;
+SELECT count(trigger_idem.trigger_task('sets_durability', p)) FROM unnest('{"{\"wanted\": \"off\", \"cursor\": \"less\"}","{\"wanted\": \"remote_apply\", \"cursor\": \"more\"}"}'::jsonb[]) p;
+CALL trigger_idem.work('work_durability');
+SET trigger_idem.runs_per_commit = 3;
+SELECT count(trigger_idem.trigger_task('sets_durability', p)) FROM unnest('{"{\"wanted\": \"local\"}","{\"wanted\": \"remote_apply\"}","{\"wanted\": \"off\", \"cursor\": \"grouped\"}"}'::jsonb[]) p;
+CALL trigger_idem.work('work_durability');
+RESET trigger_idem.runs_per_commit;
+FETCH less;
+FETCH more;
+FETCH grouped;
+CLOSE ALL;
+SHOW synchronous_commit;
 
 -- settings that only a superuser may change, changed through a superuser's function
 CREATE FUNCTION work_test.changes_superusers_setting() RETURNS void SECURITY DEFINER LANGUAGE sql AS

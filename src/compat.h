@@ -19,6 +19,7 @@
 #include "catalog/pg_database.h"
 #include "catalog/pg_proc.h"
 #include "replication/slot.h"
+#include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
 #include "utils/guc_tables.h"
@@ -95,6 +96,17 @@ compat_get_guc_variables(int *count)
 #else
 	*count = GetNumConfigOptions();
 	return get_guc_variables();
+#endif
+}
+
+/* Which transaction of this process is it? */
+static inline LocalTransactionId
+compat_lxid(void)
+{
+#if PG_VERSION_NUM >= 170000
+	return MyProc->vxid.lxid;
+#else
+	return MyProc->lxid;
 #endif
 }
 

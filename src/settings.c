@@ -3,16 +3,85 @@
  * settings.c
  *	  Keeping the settings of a session over the code of users.
  *
- * A handler's SET outlives its transaction.  Before the first handler the
- * values that this session has set are written down; after each handler what
- * it has set is put back, role and session authorization included.
+ * A handler's SET outlives its transaction, and in a group of runs so does SET LOCAL.
+ * So what it sets is rolled back at its end, role and session authorization included,
+ * as it is for a function that has settings of its own.
+ *
+ * What a procedure has set before it committed cannot be rolled back.  Then all
+ * settings are compared with the values that this session had set before the first
+ * handler, which takes a while: they are many, and since 16 they are sorted first.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "access/xact.h"
+#include "utils/portal.h"
+
 #include "compat.h"
 #include "settings.h"
+
+/* ---------- Rolling back ---------- */
+
+/* From here on, in this transaction */
+void
+settings_mark(SettingsMark *mark)
+{
+	mark->transaction = compat_lxid();
+	mark->nest_level = NewGUCNestLevel();
+}
+
+/* Has that transaction not ended? */
+bool
+settings_mark_is_valid(const SettingsMark *mark)
+{
+	return mark->transaction == compat_lxid();
+}
+
+/*
+ * Roll back what was set since, but for one thing that is meant for the commit: how
+ * durable it is to be.  Of several handlers, the one that wants most decides.
+ */
+void
+settings_roll_back(const SettingsMark *mark, bool in_group)
+{
+	int			wanted = synchronous_commit;
+	char	   *wanted_name = pstrdup(GetConfigOption("synchronous_commit", false, false));
+
+	AtEOXact_GUC(false, mark->nest_level);
+	if (wanted > synchronous_commit || (wanted < synchronous_commit && !in_group))
+		(void) set_config_option("synchronous_commit", wanted_name, PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_LOCAL, true, ERROR, false);
+	pfree(wanted_name);
+}
+
+/* Where to roll back to at the commit; nest_level 0: nothing to do */
+static SettingsMark commit_mark;
+
+/* By now, cursors WITH HOLD have been executed, and what they have triggered. */
+static void
+settings_xact_callback(XactEvent event, void *arg)
+{
+	if (commit_mark.nest_level > 0 && event == XACT_EVENT_PRE_COMMIT)
+		settings_roll_back(&commit_mark, false);
+	commit_mark.nest_level = 0;
+}
+
+/* Called once, when the library is loaded. */
+void
+settings_init(void)
+{
+	RegisterXactCallback(settings_xact_callback, NULL);
+}
+
+/* The next commit, by which code of users may be executed, is to roll back what that sets. */
+void
+settings_roll_back_at_commit(void)
+{
+	settings_mark(&commit_mark);
+}
+
+/* ---------- Putting back ---------- */
 
 /* A setting that the session had set itself */
 typedef struct SavedSetting

@@ -19,6 +19,7 @@
 #include "memo.h"
 #include "progress.h"
 #include "routine.h"
+#include "settings.h"
 #include "stats.h"
 #include "step.h"
 #include "store.h"
@@ -90,6 +91,7 @@ _PG_init(void)
 	application_init();
 	current_init();
 	routine_init();
+	settings_init();
 	memo_init();
 	step_init();
 	wait_init();

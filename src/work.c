@@ -80,6 +80,8 @@ typedef struct Work
 	MemoryContext attempt_context;	/* reset after every attempt */
 	Claimer		claimer;
 	List	   *settings;		/* of the session, before the first handler */
+	SettingsMark mark;			/* before the present handler */
+	bool		check_settings; /* what it has set cannot be rolled back */
 	bool		has_timeout;	/* statement_timeout runs for the CALL */
 	WorkGoesOn	goes_on;		/* NULL: always */
 	TimestampTz looked_for_dead;	/* last look for dead workers; 0: none yet */
@@ -116,6 +118,23 @@ work_commit(Work *work)
 	CommitTransactionCommand();
 	pgstat_report_stat(false);
 	work_begin(work);
+}
+
+/* Commit what handlers have done. */
+static void
+work_commit_handlers(Work *work)
+{
+	settings_roll_back_at_commit();
+	work_commit(work);
+}
+
+/* The next handler is not to find what another one has set, nor who it has become. */
+static void
+work_restore_settings(Work *work)
+{
+	if (work->check_settings && settings_restore(work->settings))
+		work_commit(work);
+	work->check_settings = false;
 }
 
 /*
@@ -211,6 +230,7 @@ work_execute(Work *work, const ClaimedRun *claimed, CurrentRun *run, bool in_gro
 	if (!worker_begin_attempt(&run->run_id, run->attempt, interval_to_ms(&task->lease_duration)))
 		return NOT_EXECUTED;
 	current_run_set(run);
+	settings_mark(&work->mark);
 	handler_begins(task);
 	output = handler_call(&handler, claimed->payload, claimed->payload_isnull, &isnull);
 	made.value = output;
@@ -232,6 +252,10 @@ work_execute(Work *work, const ClaimedRun *claimed, CurrentRun *run, bool in_gro
 	memo_count(run, &result);
 	if (!run_end_attempt(&run->run_id, run->attempt, &result, NULL))
 		current_stale_error(&run->run_id, run->attempt);
+	if (settings_mark_is_valid(&work->mark))
+		settings_roll_back(&work->mark, in_group);
+	else
+		work->check_settings = true;
 	return EXECUTED;
 }
 
@@ -397,11 +421,13 @@ work_attempt(Work *work, const ClaimedRun *claimed)
 	PG_TRY();
 	{
 		executed = work_execute(work, claimed, &run, false);
-		work_commit(work);
+		work_commit_handlers(work);
 	}
 	PG_CATCH();
 	{
 		PortalContext = portal_context;
+		/* an abort rolls back what was set in its transaction */
+		work->check_settings |= !settings_mark_is_valid(&work->mark);
 		error = work_recover(work, portal);
 	}
 	PG_END_TRY();
@@ -417,8 +443,7 @@ work_attempt(Work *work, const ClaimedRun *claimed)
 		work->processed++;
 	if (failure)
 		work_record_failure(work, &run, failure);
-	if (settings_restore(work->settings))
-		work_commit(work);
+	work_restore_settings(work);
 	if (error && ends_call(error, was_canceled))
 		return error;
 	if (failure && ends_call(failure, was_canceled))
@@ -487,13 +512,11 @@ work_group(Work *work, List *claimed, int from, int size, ErrorData **interrupt)
 			 */
 			is_canceled = work_leave_attempt();
 			Assert(!is_canceled);
-			/* the next one is not to be who this one has become */
-			(void) settings_restore(work->settings);
 			executed += how == EXECUTED;
 			count++;
 		}
 		if (count > 0)
-			work_commit(work);
+			work_commit_handlers(work);
 	}
 	PG_CATCH();
 	{
@@ -512,9 +535,7 @@ work_group(Work *work, List *claimed, int from, int size, ErrorData **interrupt)
 		work_record_failure(work, &current, error);
 		*interrupt = error;
 	}
-	/* a commit may still execute code of users: a cursor that is held */
-	if (settings_restore(work->settings))
-		work_commit(work);
+	work_restore_settings(work);
 	return count;
 }
 

@@ -7,8 +7,8 @@
  * through the server's function manager, after a check of the EXECUTE
  * privilege and the signature; what they return is converted by to_jsonb as
  * that user.  A handler is found again by its qualified name at every attempt.
- * How to call a function is remembered for the session, and forgotten whenever
- * pg_proc says that it changed.
+ * How to call a callback is remembered for the session, and forgotten whenever
+ * pg_proc says that the function changed.
  *
  *-------------------------------------------------------------------------
  */
@@ -41,8 +41,8 @@
 #include "routine.h"
 #include "trigger_idem.h"
 
-/* A function and how to call it */
-typedef struct Routine
+/* A callback and how to call it */
+typedef struct Callback
 {
 	Oid			oid;			/* hash key */
 	uint32		hash;			/* in the system cache */
@@ -52,34 +52,34 @@ typedef struct Routine
 	Oid			result_type;
 	FmgrInfo	function;
 	MemoryContext context;
-} Routine;
+} Callback;
 
-static HTAB *routines = NULL;
+static HTAB *callbacks = NULL;
 
 /* How often one of them may have changed */
-static uint32 routine_changes = 0;
+static uint32 callback_changes = 0;
 
 /* Syscache callback: a function changed, or (hash 0) any may have. */
 static void
-routine_changed(Datum arg, int cacheid, uint32 hash)
+callback_changed(Datum arg, int cacheid, uint32 hash)
 {
 	HASH_SEQ_STATUS status;
-	Routine    *routine;
+	Callback   *callback;
 
-	routine_changes++;
-	if (routines == NULL)
+	callback_changes++;
+	if (callbacks == NULL)
 		return;
-	hash_seq_init(&status, routines);
-	while ((routine = hash_seq_search(&status)) != NULL)
-		if (hash == 0 || routine->hash == hash)
-			routine->valid = false;
+	hash_seq_init(&status, callbacks);
+	while ((callback = hash_seq_search(&status)) != NULL)
+		if (hash == 0 || callback->hash == hash)
+			callback->valid = false;
 }
 
 /* Called once, when the library is loaded. */
 void
 routine_init(void)
 {
-	CacheRegisterSyscacheCallback(PROCOID, routine_changed, (Datum) 0);
+	CacheRegisterSyscacheCallback(PROCOID, callback_changed, (Datum) 0);
 }
 
 /* Raise 42883 for a handler or callback of the wrong shape. */
@@ -156,97 +156,6 @@ value_to_jsonb(Datum value, Oid type)
 											 InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL),
 					   &to_jsonb);
 	return FunctionCall1(&to_jsonb, value);
-}
-
-/* ---------- Calls ---------- */
-
-/* Fill in how to call a function, which may be refused. */
-static void
-routine_prepare(Routine *routine, const char *what, void (*check) (HeapTuple))
-{
-	uint32		changes = routine_changes;
-	HeapTuple	tuple = routine_tuple(routine->oid, what);
-
-	if (check)
-		check(tuple);
-	routine->nargs = ((Form_pg_proc) GETSTRUCT(tuple))->pronargs;
-	routine->result_type = ((Form_pg_proc) GETSTRUCT(tuple))->prorettype;
-	ReleaseSysCache(tuple);
-	fmgr_info_cxt(routine->oid, &routine->function, routine->context);
-	/* what has changed while it was read is read again for the next call */
-	routine->valid = changes == routine_changes;
-}
-
-/*
- * Find what is remembered of a function, or look it up.  One that is being called
- * further up the stack is left alone: temporary, of the caller, then takes its
- * place for the inner call.
- */
-static pg_noinline Routine *
-routine_find(Oid oid, const char *what, void (*check) (HeapTuple), Routine *temporary)
-{
-	Routine    *routine;
-	bool		found;
-
-	if (routines == NULL)
-	{
-		HASHCTL		info = {.keysize = sizeof(Oid),.entrysize = sizeof(Routine)};
-
-		routines = hash_create("trigger_idem routines", 16, &info, HASH_ELEM | HASH_BLOBS);
-	}
-	routine = hash_search(routines, &oid, HASH_ENTER, &found);
-	if (!found)
-	{
-		routine->valid = routine->in_use = false;
-		routine->context = NULL;
-		routine->hash = GetSysCacheHashValue1(PROCOID, ObjectIdGetDatum(oid));
-	}
-	if (routine->in_use)
-	{
-		temporary->oid = oid;
-		temporary->context = CurrentMemoryContext;
-		routine_prepare(temporary, what, check);
-		return temporary;
-	}
-	if (!routine->valid)
-	{
-		if (routine->context == NULL)
-			routine->context = AllocSetContextCreate(TopMemoryContext, "trigger_idem routine",
-													 ALLOCSET_SMALL_SIZES);
-		else
-			MemoryContextReset(routine->context);
-		routine_prepare(routine, what, check);
-	}
-	return routine;
-}
-
-/* Call a function with the arguments in fcinfo, whose other fields are set here; its result as jsonb */
-static Datum
-routine_call(Routine *routine, FunctionCallInfo fcinfo, Oid collation, bool *isnull)
-{
-	PgStat_FunctionCallUsage usage;
-	Datum		result = (Datum) 0;
-
-	InvokeFunctionExecuteHook(routine->oid);
-	InitFunctionCallInfoData(*fcinfo, &routine->function, routine->nargs, collation, NULL, NULL);
-	routine->in_use = true;
-	PG_TRY();
-	{
-		pgstat_init_function_usage(fcinfo, &usage);
-		result = FunctionCallInvoke(fcinfo);
-		pgstat_end_function_usage(&usage, true);
-	}
-	PG_CATCH();
-	{
-		/* what the function kept in fn_extra may be in pieces */
-		routine->valid = routine->in_use = false;
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
-	routine->in_use = false;
-
-	*isnull = fcinfo->isnull || routine->result_type == VOIDOID;
-	return *isnull ? (Datum) 0 : value_to_jsonb(result, routine->result_type);
 }
 
 /* ---------- Handlers ---------- */
@@ -362,15 +271,26 @@ static Datum
 handler_call_function(const Handler *handler, Datum payload, bool payload_isnull, bool *isnull)
 {
 	LOCAL_FCINFO(fcinfo, 1);
-	Routine		temporary;
-	Datum		output;
+	FmgrInfo	function;
+	PgStat_FunctionCallUsage usage;
+	Datum		result;
 
+	InvokeFunctionExecuteHook(handler->oid);
+	fmgr_info(handler->oid, &function);
+	InitFunctionCallInfoData(*fcinfo, &function, handler->nargs, InvalidOid, NULL, NULL);
 	fcinfo->args[0].value = payload;
 	fcinfo->args[0].isnull = payload_isnull;
+
 	PushActiveSnapshot(GetTransactionSnapshot());
-	output = routine_call(routine_find(handler->oid, "handler", NULL, &temporary), fcinfo, InvalidOid, isnull);
+	pgstat_init_function_usage(fcinfo, &usage);
+	result = FunctionCallInvoke(fcinfo);
+	pgstat_end_function_usage(&usage, true);
+
+	*isnull = fcinfo->isnull || handler->result_type == VOIDOID;
+	if (!*isnull)
+		result = value_to_jsonb(result, handler->result_type);
 	PopActiveSnapshot();
-	return output;
+	return result;
 }
 
 /*
@@ -393,10 +313,12 @@ handler_call(const Handler *handler, Datum payload, bool payload_isnull, bool *i
 #define CALLBACK_HINT \
 	_("A callback is a function that takes (idempotency_key text) or (idempotency_key text, args jsonb).")
 
-/* May this function be a callback?  42883 */
+/* Fill in how to call a function as a callback; 42883 when it cannot be one. */
 static void
-callback_check(HeapTuple tuple)
+callback_prepare(Callback *callback)
 {
+	uint32		changes = callback_changes;
+	HeapTuple	tuple = routine_tuple(callback->oid, "callback");
 	Form_pg_proc proc = (Form_pg_proc) GETSTRUCT(tuple);
 
 	signature_check(tuple, "callback", CALLBACK_HINT);
@@ -405,6 +327,56 @@ callback_check(HeapTuple tuple)
 	if (proc->pronargs < 1 || proc->pronargs > 2 || proc->proargtypes.values[0] != TEXTOID ||
 		(proc->pronargs == 2 && proc->proargtypes.values[1] != JSONBOID))
 		signature_error(proc, "callback", _("It takes other arguments."), CALLBACK_HINT);
+
+	callback->nargs = proc->pronargs;
+	callback->result_type = proc->prorettype;
+	ReleaseSysCache(tuple);
+	fmgr_info_cxt(callback->oid, &callback->function, callback->context);
+	/* what has changed while it was read is read again for the next call */
+	callback->valid = changes == callback_changes;
+}
+
+/*
+ * Find what is remembered of a callback, or look it up.  One that is being
+ * called further up the stack is left alone: temporary, of the caller, then
+ * takes its place for the inner call.
+ */
+static pg_noinline Callback *
+callback_find(Oid oid, Callback *temporary)
+{
+	Callback   *callback;
+	bool		found;
+
+	if (callbacks == NULL)
+	{
+		HASHCTL		info = {.keysize = sizeof(Oid),.entrysize = sizeof(Callback)};
+
+		callbacks = hash_create("trigger_idem callbacks", 16, &info, HASH_ELEM | HASH_BLOBS);
+	}
+	callback = hash_search(callbacks, &oid, HASH_ENTER, &found);
+	if (!found)
+	{
+		callback->valid = callback->in_use = false;
+		callback->context = NULL;
+		callback->hash = GetSysCacheHashValue1(PROCOID, ObjectIdGetDatum(oid));
+	}
+	if (callback->in_use)
+	{
+		temporary->oid = oid;
+		temporary->context = CurrentMemoryContext;
+		callback_prepare(temporary);
+		return temporary;
+	}
+	if (!callback->valid)
+	{
+		if (callback->context == NULL)
+			callback->context = AllocSetContextCreate(TopMemoryContext, "trigger_idem callback",
+													  ALLOCSET_SMALL_SIZES);
+		else
+			MemoryContextReset(callback->context);
+		callback_prepare(callback);
+	}
+	return callback;
 }
 
 /*
@@ -415,14 +387,37 @@ Datum
 callback_call(Oid oid, text *key, Datum args, bool args_isnull, bool *isnull)
 {
 	LOCAL_FCINFO(fcinfo, 2);
-	Routine		temporary;
-	Routine    *callback = routine_find(oid, "callback", callback_check, &temporary);
+	Callback	temporary;
+	Callback   *const callback = callback_find(oid, &temporary);
+	PgStat_FunctionCallUsage usage;
+	Datum		result = (Datum) 0;
 
 	if (!compat_may_execute(oid, GetUserId()))
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, get_func_name(oid));
+	InvokeFunctionExecuteHook(oid);
+	InitFunctionCallInfoData(*fcinfo, &callback->function, callback->nargs,
+							 DEFAULT_COLLATION_OID, NULL, NULL);
 	fcinfo->args[0].value = PointerGetDatum(key);
 	fcinfo->args[0].isnull = false;
 	fcinfo->args[1].value = args;
 	fcinfo->args[1].isnull = args_isnull;
-	return routine_call(callback, fcinfo, DEFAULT_COLLATION_OID, isnull);
+
+	callback->in_use = true;
+	PG_TRY();
+	{
+		pgstat_init_function_usage(fcinfo, &usage);
+		result = FunctionCallInvoke(fcinfo);
+		pgstat_end_function_usage(&usage, true);
+	}
+	PG_CATCH();
+	{
+		/* what the function kept in fn_extra may be in pieces */
+		callback->valid = callback->in_use = false;
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	callback->in_use = false;
+
+	*isnull = fcinfo->isnull || callback->result_type == VOIDOID;
+	return *isnull ? (Datum) 0 : value_to_jsonb(result, callback->result_type);
 }

@@ -223,6 +223,47 @@ RESET ROLE;
 DROP OWNED BY regress_stepper;
 DROP ROLE regress_stepper;
 
+-- one in SQL is planned for who calls it, and as things are then
+CREATE ROLE regress_reader;
+CREATE TABLE step_test.secret AS SELECT n FROM generate_series(1, 3) n;
+ALTER TABLE step_test.secret ENABLE ROW LEVEL SECURITY;
+CREATE POLICY one_row ON step_test.secret USING (n = 1);
+CREATE VIEW step_test.seen AS SELECT 'before' AS seen;
+GRANT USAGE ON SCHEMA step_test TO regress_reader;
+GRANT SELECT ON step_test.secret, step_test.seen TO regress_reader;
+SELECT trigger_idem.access_grant('regress_reader', 'trigger');
+CREATE FUNCTION step_test.reads_secret(idempotency_key text) RETURNS text LANGUAGE sql AS
+	$$ SELECT count(*) || ' ' || (SELECT seen FROM step_test.seen) FROM step_test.secret $$;
+BEGIN;
+SELECT trigger_idem.run_once('planned 1', 'step_test.reads_secret', scope => 'global');
+CREATE OR REPLACE VIEW step_test.seen AS SELECT 'after' AS seen;
+SET LOCAL ROLE regress_reader;
+SELECT trigger_idem.run_once('planned 2', 'step_test.reads_secret', scope => 'global');
+COMMIT;
+DROP OWNED BY regress_reader;
+DROP ROLE regress_reader;
+
+-- what is remembered of callbacks that are gone is forgotten, but for one that is being called and has changed itself
+CREATE FUNCTION step_test.makes_callbacks(idempotency_key text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	ALTER FUNCTION step_test.makes_callbacks COST 10;
+	FOR i IN 1 .. 600 LOOP
+		EXECUTE format('CREATE FUNCTION step_test.gone_%s(idempotency_key text) RETURNS int LANGUAGE plpgsql AS ''BEGIN RETURN 1; END''', i);
+		PERFORM trigger_idem.run_once('gone ' || i, ('step_test.gone_' || i)::regproc, scope => 'global');
+		EXECUTE format('DROP FUNCTION step_test.gone_%s', i);
+	END LOOP;
+	RETURN 'made';
+END $$;
+SELECT trigger_idem.run_once('makes callbacks', 'step_test.makes_callbacks', scope => 'global');
+SELECT count(*) BETWEEN 1 AND 300 AS forgotten FROM pg_backend_memory_contexts WHERE name = 'trigger_idem callback';
+
+-- a handler is no callback, though it was called before
+CREATE FUNCTION step_test.handles(payload jsonb) RETURNS jsonb LANGUAGE sql AS 'SELECT $1';
+SELECT trigger_idem.task_create('step_handles', 'step_test.handles', queue => 'step_test');
+SELECT status FROM trigger_idem.trigger_task('step_handles');
+CALL trigger_idem.work('step_test');
+SELECT helper.error_of($$SELECT trigger_idem.run_once('handles', 'step_test.handles', scope => 'global')$$);
+
 -- where the memo could not be stored, the callback is not called
 BEGIN READ ONLY;
 SELECT trigger_idem.run_once('global step', 'helper.callback', '8', 'global');

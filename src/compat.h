@@ -99,6 +99,13 @@ compat_get_guc_variables(int *count)
 #endif
 }
 
+/* Does an SQL function that is called again execute a plan that may be out of date? */
+static inline bool
+compat_sql_plans_are_kept(void)
+{
+	return PG_VERSION_NUM < 180000;
+}
+
 /* Which transaction of this process is it? */
 static inline LocalTransactionId
 compat_lxid(void)

@@ -8,7 +8,9 @@
  * privilege and the signature; what they return is converted by to_jsonb as
  * that user.  A handler is found again by its qualified name at every attempt.
  * How to call a callback is remembered for the session, and forgotten whenever
- * pg_proc says that the function changed.
+ * pg_proc says that the function changed.  One in SQL is looked up for each call:
+ * before 18 what is remembered of it has a plan that lasts as long as the
+ * transaction, whoever has become the user, and whatever has changed meanwhile.
  *
  *-------------------------------------------------------------------------
  */
@@ -18,6 +20,7 @@
 #include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_collation.h"
+#include "catalog/pg_language.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "commands/defrem.h"
@@ -48,11 +51,15 @@ typedef struct Callback
 	uint32		hash;			/* in the system cache */
 	bool		valid;			/* false: pg_proc changed, or a call failed */
 	bool		in_use;			/* a call is in progress */
+	bool		once;			/* not to be remembered */
 	int			nargs;
 	Oid			result_type;
 	FmgrInfo	function;
 	MemoryContext context;
 } Callback;
+
+/* With more than these, those that have changed or are gone are forgotten. */
+#define CALLBACKS_MAX	256
 
 static HTAB *callbacks = NULL;
 
@@ -328,12 +335,30 @@ callback_prepare(Callback *callback)
 		(proc->pronargs == 2 && proc->proargtypes.values[1] != JSONBOID))
 		signature_error(proc, "callback", _("It takes other arguments."), CALLBACK_HINT);
 
+	callback->once = compat_sql_plans_are_kept() && proc->prolang == SQLlanguageId;
 	callback->nargs = proc->pronargs;
 	callback->result_type = proc->prorettype;
 	ReleaseSysCache(tuple);
 	fmgr_info_cxt(callback->oid, &callback->function, callback->context);
 	/* what has changed while it was read is read again for the next call */
 	callback->valid = changes == callback_changes;
+}
+
+/* Forget those that nothing is known of any more. */
+static void
+callbacks_forget(void)
+{
+	HASH_SEQ_STATUS status;
+	Callback   *callback;
+
+	hash_seq_init(&status, callbacks);
+	while ((callback = hash_seq_search(&status)) != NULL)
+		if (!callback->valid && !callback->in_use)
+		{
+			if (callback->context)
+				MemoryContextDelete(callback->context);
+			(void) hash_search(callbacks, &callback->oid, HASH_REMOVE, NULL);
+		}
 }
 
 /*
@@ -353,6 +378,8 @@ callback_find(Oid oid, Callback *temporary)
 
 		callbacks = hash_create("trigger_idem callbacks", 16, &info, HASH_ELEM | HASH_BLOBS);
 	}
+	if (hash_get_num_entries(callbacks) > CALLBACKS_MAX)
+		callbacks_forget();
 	callback = hash_search(callbacks, &oid, HASH_ENTER, &found);
 	if (!found)
 	{
@@ -417,6 +444,7 @@ callback_call(Oid oid, text *key, Datum args, bool args_isnull, bool *isnull)
 	}
 	PG_END_TRY();
 	callback->in_use = false;
+	callback->valid &= !callback->once;
 
 	*isnull = fcinfo->isnull || callback->result_type == VOIDOID;
 	return *isnull ? (Datum) 0 : value_to_jsonb(result, callback->result_type);

@@ -83,6 +83,18 @@ CALL trigger_idem.work('work_timeout');
 CALL trigger_idem.work('work_timeout');
 RESET statement_timeout;
 SELECT task_id, status, error->>'code' AS code FROM trigger_idem.runs WHERE queue = 'work_timeout' ORDER BY created_at;
+-- the same in a group: the handler swallows the end of the time
+CREATE FUNCTION work_test.swallows_timeout() RETURNS text LANGUAGE plpgsql AS $$
+BEGIN LOOP END LOOP; EXCEPTION WHEN query_canceled THEN RETURN 'swallowed'; END $$;
+SELECT trigger_idem.task_create('swallows_timeout', 'work_test.swallows_timeout', queue => 'work_swallows', max_duration => '1 minute');
+SELECT count(trigger_idem.trigger_task('swallows_timeout')) FROM generate_series(1, 4);
+SET statement_timeout = '1s';
+SET trigger_idem.runs_per_commit = 2;
+CALL trigger_idem.work('work_swallows');
+RESET statement_timeout;
+RESET trigger_idem.runs_per_commit;
+SELECT status, count(*), bool_and(error IS NULL) AS without_error FROM trigger_idem.runs WHERE task_id = 'swallows_timeout' GROUP BY status ORDER BY status;
+SELECT count(trigger_idem.run_cancel(run_id)) FROM trigger_idem.runs WHERE queue = 'work_swallows' AND status = 'queued';
 -- and as long as there is time, it goes on
 SELECT count(trigger_idem.trigger_task('returns_payload', queue => 'work_in_time')) FROM generate_series(1, 3);
 SET statement_timeout = '1h';
@@ -237,6 +249,64 @@ SELECT current_setting('work_mem') AS work_mem, current_setting('temp_buffers') 
 RESET work_mem;
 SELECT output, count(*) FROM trigger_idem.runs WHERE task_id = 'sets' GROUP BY output;
 DROP ROLE regress_impostor;
+
+-- and not before the commit, by which a cursor is executed as it was declared
+CREATE ROLE regress_impostor;
+CREATE FUNCTION work_test.declares() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	SET LOCAL ROLE regress_impostor;
+	SET LOCAL search_path = work_test;
+	EXECUTE 'DECLARE as_declared CURSOR WITH HOLD FOR SELECT current_user, current_setting(''search_path'')';
+END $$;
+SELECT trigger_idem.task_create('declares', 'work_test.declares', queue => 'work_declares');
+SELECT status FROM trigger_idem.trigger_task('declares');
+RESET trigger_idem.runs_per_commit;
+CALL trigger_idem.work('work_declares');
+FETCH as_declared;
+CLOSE as_declared;
+SELECT current_user = 'regress_impostor' AS impostor;
+-- which may fail, alone and in a group
+CREATE FUNCTION work_test.declares_wrong() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE format('DECLARE wrong_%s CURSOR WITH HOLD FOR SELECT 1 / (SELECT 0)', replace(trigger_idem.current_run_id()::text, '-', ''));
+	SET ROLE regress_impostor;
+END $$;
+SELECT trigger_idem.task_create('declares_wrong', 'work_test.declares_wrong', queue => 'work_declares', max_attempts => 1);
+SELECT count(trigger_idem.trigger_task('declares_wrong')) FROM generate_series(1, 3);
+SET trigger_idem.runs_per_commit = 2;
+CALL trigger_idem.work('work_declares');
+RESET trigger_idem.runs_per_commit;
+SELECT status, error ->> 'code' AS code, count(*) FROM trigger_idem.runs WHERE task_id = 'declares_wrong' GROUP BY 1, 2;
+SELECT current_user = 'regress_impostor' AS impostor;
+DROP ROLE regress_impostor;
+
+-- a setting that only looks like one of a transaction, where there is it
+CREATE PROCEDURE work_test.sets_transaction_timeout() LANGUAGE plpgsql AS $$
+BEGIN
+	IF current_setting('transaction_timeout', true) IS NOT NULL THEN
+		PERFORM set_config('transaction_timeout', '1h', false);
+	END IF;
+	COMMIT;
+END $$;
+SELECT trigger_idem.task_create('sets_transaction_timeout', 'work_test.sets_transaction_timeout', queue => 'work_sets_timeout');
+SELECT status FROM trigger_idem.trigger_task('sets_transaction_timeout');
+CALL trigger_idem.work('work_sets_timeout');
+SELECT coalesce(current_setting('transaction_timeout', true), '0') AS transaction_timeout;
+
+-- a transaction made READ ONLY does not keep us from recording that a wait has been passed
+CREATE FUNCTION work_test.waits_and_reads() RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM trigger_idem.wait_until('w', '2001-01-01');
+	PERFORM trigger_idem.wait_for('x', '1 hour');
+	SET TRANSACTION READ ONLY;
+	RETURN 'read only';
+END $$;
+SELECT trigger_idem.task_create('waits_and_reads', 'work_test.waits_and_reads', queue => 'work_reads', max_attempts => 1);
+SELECT run_id FROM trigger_idem.trigger_task('waits_and_reads') \gset
+CALL trigger_idem.work('work_reads');
+UPDATE trigger_idem.queue_entry SET visible_from = now(), ord = now() WHERE run_id = :'run_id';
+CALL trigger_idem.work('work_reads');
+SELECT status, output, error FROM trigger_idem.runs WHERE run_id = :'run_id';
 
 -- but for how durable its commit is to be: for a group, what wants most
 CREATE FUNCTION work_test.sets_durability(payload jsonb) RETURNS void LANGUAGE plpgsql AS $$

@@ -4,8 +4,10 @@
  *	  Keeping the settings of a session over the code of users.
  *
  * A handler's SET outlives its transaction, and in a group of runs so does SET LOCAL.
- * So what it sets is rolled back at its end, role and session authorization included,
- * as it is for a function that has settings of its own.
+ * So what it sets is rolled back, role and session authorization included, as it is
+ * for a function that has settings of its own: just before the commit, when cursors
+ * WITH HOLD have been executed; in a group at the end of each handler, and once more
+ * before the commit.
  *
  * What a procedure has set before it committed cannot be rolled back.  Then all
  * settings are compared with the values that this session had set before the first
@@ -16,7 +18,6 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "utils/portal.h"
 
 #include "compat.h"
 #include "settings.h"
@@ -55,15 +56,16 @@ settings_roll_back(const SettingsMark *mark, bool in_group)
 	pfree(wanted_name);
 }
 
-/* Where to roll back to at the commit; nest_level 0: nothing to do */
+/* Where to roll back to before the commit; nest_level 0: nothing to do */
 static SettingsMark commit_mark;
+static bool commits_group;
 
 /* By now, cursors WITH HOLD have been executed, and what they have triggered. */
 static void
 settings_xact_callback(XactEvent event, void *arg)
 {
 	if (commit_mark.nest_level > 0 && event == XACT_EVENT_PRE_COMMIT)
-		settings_roll_back(&commit_mark, false);
+		settings_roll_back(&commit_mark, commits_group);
 	commit_mark.nest_level = 0;
 }
 
@@ -74,11 +76,12 @@ settings_init(void)
 	RegisterXactCallback(settings_xact_callback, NULL);
 }
 
-/* The next commit, by which code of users may be executed, is to roll back what that sets. */
+/* The next commit is to roll back what was set since. */
 void
-settings_roll_back_at_commit(void)
+settings_roll_back_at_commit(const SettingsMark *mark, bool in_group)
 {
-	settings_mark(&commit_mark);
+	commit_mark = *mark;
+	commits_group = in_group;
 }
 
 /* ---------- Putting back ---------- */
@@ -91,12 +94,20 @@ typedef struct SavedSetting
 	bool		is_lost;		/* it cannot be put back */
 } SavedSetting;
 
-/* Was it set by SET in this session?  Settings of one transaction end by themselves. */
+/* Does it end with the transaction, however it was set? */
+static bool
+is_of_transaction(const char *name)
+{
+	return strcmp(name, "transaction_isolation") == 0 || strcmp(name, "transaction_read_only") == 0 ||
+		strcmp(name, "transaction_deferrable") == 0;
+}
+
+/* Was it set by SET in this session? */
 static bool
 is_session_setting(const struct config_generic *setting)
 {
 	return setting->source == PGC_S_SESSION && setting->context != PGC_INTERNAL &&
-		strncmp(setting->name, "transaction_", strlen("transaction_")) != 0;
+		!is_of_transaction(setting->name);
 }
 
 /* The settings of this session, in the current context */

@@ -21,7 +21,7 @@ extern void settings_init(void);
 extern void settings_mark(SettingsMark *mark);
 extern bool settings_mark_is_valid(const SettingsMark *mark);
 extern void settings_roll_back(const SettingsMark *mark, bool in_group);
-extern void settings_roll_back_at_commit(void);
+extern void settings_roll_back_at_commit(const SettingsMark *mark, bool in_group);
 
 extern List *settings_save(void);
 extern bool settings_restore(List *saved);

@@ -120,14 +120,6 @@ work_commit(Work *work)
 	work_begin(work);
 }
 
-/* Commit what handlers have done. */
-static void
-work_commit_handlers(Work *work)
-{
-	settings_roll_back_at_commit();
-	work_commit(work);
-}
-
 /* The next handler is not to find what another one has set, nor who it has become. */
 static void
 work_restore_settings(Work *work)
@@ -221,6 +213,7 @@ work_execute(Work *work, const ClaimedRun *claimed, CurrentRun *run, bool in_gro
 	NullableDatum made;
 	Datum		output;
 	bool		isnull;
+	bool		is_read_only;
 
 	store_pin();
 	task = task_require(claimed->task_id);
@@ -250,12 +243,17 @@ work_execute(Work *work, const ClaimedRun *claimed, CurrentRun *run, bool in_gro
 
 	result.output = isnull ? NULL : DatumGetJsonbP(output);
 	memo_count(run, &result);
+	is_read_only = XactReadOnly;
+	XactReadOnly = false;
 	if (!run_end_attempt(&run->run_id, run->attempt, &result, NULL))
 		current_stale_error(&run->run_id, run->attempt);
-	if (settings_mark_is_valid(&work->mark))
-		settings_roll_back(&work->mark, in_group);
-	else
+	XactReadOnly = is_read_only;
+	if (!settings_mark_is_valid(&work->mark))
 		work->check_settings = true;
+	else if (in_group)
+		settings_roll_back(&work->mark, true);
+	else
+		settings_roll_back_at_commit(&work->mark, false);
 	return EXECUTED;
 }
 
@@ -374,13 +372,19 @@ work_leave_attempt(void)
 	return worker_end_attempt();
 }
 
-/* The handler may have turned the timeout of the CALL into another error. */
+/* Has the timeout of the CALL been there?  A handler may have kept it to itself. */
+static bool
+work_time_is_over(const Work *work)
+{
+	return work->has_timeout && !get_timeout_active(STATEMENT_TIMEOUT);
+}
+
 static ErrorData *
 work_timeout_error(const Work *work)
 {
 	ErrorData  *error = NULL;
 
-	if (!work->has_timeout || get_timeout_active(STATEMENT_TIMEOUT))
+	if (!work_time_is_over(work))
 		return NULL;
 	PG_TRY();
 	{
@@ -421,7 +425,7 @@ work_attempt(Work *work, const ClaimedRun *claimed)
 	PG_TRY();
 	{
 		executed = work_execute(work, claimed, &run, false);
-		work_commit_handlers(work);
+		work_commit(work);
 	}
 	PG_CATCH();
 	{
@@ -433,6 +437,7 @@ work_attempt(Work *work, const ClaimedRun *claimed)
 	PG_END_TRY();
 	PortalContext = portal_context;
 	work_leave_handler();
+	work_restore_settings(work);
 	failure = error;
 	if (error && wait_has_begun(&run) && !duration_is_over)
 		failure = work_suspend(work, &run);
@@ -443,7 +448,6 @@ work_attempt(Work *work, const ClaimedRun *claimed)
 		work->processed++;
 	if (failure)
 		work_record_failure(work, &run, failure);
-	work_restore_settings(work);
 	if (error && ends_call(error, was_canceled))
 		return error;
 	if (failure && ends_call(failure, was_canceled))
@@ -493,7 +497,7 @@ work_group(Work *work, List *claimed, int from, int size, ErrorData **interrupt)
 	duration_is_over = false;
 	PG_TRY();
 	{
-		while (count < size && !work_stop)
+		while (count < size && !work_stop && !work_time_is_over(work))
 		{
 			const ClaimedRun *run = list_nth(claimed, from + count);
 			WorkExecuted how;
@@ -516,7 +520,12 @@ work_group(Work *work, List *claimed, int from, int size, ErrorData **interrupt)
 			count++;
 		}
 		if (count > 0)
-			work_commit_handlers(work);
+		{
+			/* cursors WITH HOLD are executed by the commit */
+			settings_mark(&work->mark);
+			settings_roll_back_at_commit(&work->mark, true);
+			work_commit(work);
+		}
 	}
 	PG_CATCH();
 	{
@@ -535,7 +544,6 @@ work_group(Work *work, List *claimed, int from, int size, ErrorData **interrupt)
 		work_record_failure(work, &current, error);
 		*interrupt = error;
 	}
-	work_restore_settings(work);
 	return count;
 }
 
@@ -560,6 +568,8 @@ work_all(Work *work, List *claimed)
 			done = work_group(work, claimed, next, group, &error);
 			/* a group that failed would do so again */
 			alone_to = done > 0 ? 0 : next + group;
+			if (error == NULL)
+				error = work_timeout_error(work);
 		}
 		if (done == 0 && error == NULL)
 		{

@@ -254,8 +254,10 @@ BEGIN
 	END LOOP;
 	RETURN 'made';
 END $$;
+BEGIN;
 SELECT trigger_idem.run_once('makes callbacks', 'step_test.makes_callbacks', scope => 'global');
 SELECT count(*) BETWEEN 1 AND 300 AS forgotten FROM pg_backend_memory_contexts WHERE name = 'trigger_idem callback';
+COMMIT;
 
 -- a handler is no callback, though it was called before
 CREATE FUNCTION step_test.handles(payload jsonb) RETURNS jsonb LANGUAGE sql AS 'SELECT $1';

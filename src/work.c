@@ -243,6 +243,11 @@ work_execute(Work *work, const ClaimedRun *claimed, CurrentRun *run, bool in_gro
 
 	result.output = isnull ? NULL : DatumGetJsonbP(output);
 	memo_count(run, &result);
+
+	/*
+	 * a transaction that the handler has made READ ONLY is not for what we
+	 * record
+	 */
 	is_read_only = XactReadOnly;
 	XactReadOnly = false;
 	if (!run_end_attempt(&run->run_id, run->attempt, &result, NULL))

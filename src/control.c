@@ -60,7 +60,7 @@ static List *canceled = NIL;
 static void
 cancel_at_commit(const pg_uuid_t *run_id, int attempt, int64 token)
 {
-	dsm_segment *worker = token == WORKER_OUTSIDE ? NULL : worker_attach(token);
+	dsm_segment *worker = token == WORKER_OUTSIDE ? NULL : worker_keep(token);
 	MemoryContext caller;
 	CanceledAttempt *cancel;
 
@@ -85,17 +85,17 @@ control_xact_callback(XactEvent event, void *arg)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("cannot PREPARE a transaction that has canceled a run")));
-	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT)
+	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
 		return;
-	foreach(cell, canceled)
+	if (event == XACT_EVENT_COMMIT)
+		foreach(cell, canceled)
 	{
-		CanceledAttempt *cancel = lfirst(cell);
+		const CanceledAttempt *cancel = lfirst(cell);
 
-		if (event == XACT_EVENT_COMMIT)
-			worker_cancel(cancel->worker, &cancel->run_id, cancel->attempt);
-		worker_detach(cancel->worker);
+		worker_cancel(cancel->worker, &cancel->run_id, cancel->attempt);
 	}
 	canceled = NIL;
+	worker_let_go();
 }
 
 static void
@@ -116,10 +116,7 @@ control_subxact_callback(SubXactEvent event, SubTransactionId subid, SubTransact
 		if (event == SUBXACT_EVENT_COMMIT_SUB)
 			cancel->nest_level = level - 1;
 		else
-		{
-			worker_detach(cancel->worker);
 			canceled = foreach_delete_current(canceled, cell);
-		}
 	}
 }
 

@@ -34,9 +34,11 @@
 
 #include "common/pg_prng.h"
 #include "miscadmin.h"
+#include "nodes/pg_list.h"
 #include "port/atomics.h"
 #include "storage/dsm.h"
 #include "storage/spin.h"
+#include "utils/memutils.h"
 #include "utils/timeout.h"
 
 #include "background.h"
@@ -82,6 +84,9 @@ static dsm_segment *my_segment = NULL;
 static SignOfLife *volatile my_sign = NULL;
 static TimeoutId tick_timeout = MAX_TIMEOUTS;
 static TimeoutId in_hand_timeout = MAX_TIMEOUTS;
+
+/* Segments of other workers, mapped until the transaction ends; in its context */
+static List *kept = NIL;
 
 /* Runs in a signal handler */
 static void
@@ -276,16 +281,18 @@ worker_end(void)
 /* ---------- Other workers ---------- */
 
 /*
- * Attach to the segment of the worker named by token, if it is ours to look at;
- * NULL: it is gone.  worker_detach() must follow.
+ * Look at the segment of the worker named by token, if it is ours to look at; NULL:
+ * it is gone.  Where it was not mapped before, is_new, the caller detaches it:
+ * others may use a mapping that was there.
  */
 static dsm_segment *
-worker_attach_token(int64 token)
+worker_attach(int64 token, bool *is_new)
 {
 	dsm_handle	handle = (dsm_handle) ((uint64) token >> 32);
 	dsm_segment *segment = dsm_find_mapping(handle);
 	SignOfLife *sign;
 
+	*is_new = segment == NULL;
 	if (segment == NULL)
 		segment = dsm_attach(handle);
 	if (segment == NULL)
@@ -294,26 +301,41 @@ worker_attach_token(int64 token)
 	if (dsm_segment_map_length(segment) >= sizeof(SignOfLife) && sign->magic == SIGN_MAGIC &&
 		sign->token == token && sign->database == MyDatabaseId)
 		return segment;
-	worker_detach(segment);
+	if (*is_new)
+		dsm_detach(segment);
 	return NULL;
 }
 
-/* The same, to keep for longer than a resource owner would */
+/*
+ * Keep the worker named by token in reach of worker_cancel() until the transaction
+ * ends, so that nothing can go wrong when it commits; NULL: it is gone.
+ */
 dsm_segment *
-worker_attach(int64 token)
+worker_keep(int64 token)
 {
-	dsm_segment *segment = worker_attach_token(token);
+	bool		is_new;
+	dsm_segment *segment = worker_attach(token, &is_new);
+	MemoryContext caller;
 
-	if (segment && segment != my_segment)
-		dsm_pin_mapping(segment);
+	if (segment == NULL || !is_new)
+		return segment;
+	caller = MemoryContextSwitchTo(TopTransactionContext);
+	kept = lappend(kept, segment);
+	MemoryContextSwitchTo(caller);
+	/* a savepoint that is rolled back does not take it away from others */
+	dsm_pin_mapping(segment);
 	return segment;
 }
 
+/* The end of the transaction that has kept them */
 void
-worker_detach(dsm_segment *segment)
+worker_let_go(void)
 {
-	if (segment != my_segment)
-		dsm_detach(segment);
+	ListCell   *cell;
+
+	foreach(cell, kept)
+		dsm_detach(lfirst(cell));
+	kept = NIL;
 }
 
 /*
@@ -345,8 +367,8 @@ worker_cancel(dsm_segment *segment, const pg_uuid_t *run_id, int attempt)
 bool
 worker_read_progress(int64 token, const pg_uuid_t *run_id, int attempt, Progress *progress)
 {
-	bool		was_attached = dsm_find_mapping((dsm_handle) ((uint64) token >> 32)) != NULL;
-	dsm_segment *segment = worker_attach_token(token);
+	bool		is_new;
+	dsm_segment *segment = worker_attach(token, &is_new);
 	SignOfLife *sign;
 	bool		found;
 
@@ -359,8 +381,8 @@ worker_read_progress(int64 token, const pg_uuid_t *run_id, int attempt, Progress
 	if (found)
 		*progress = sign->progress;
 	SpinLockRelease(&sign->mutex);
-	if (!was_attached)
-		worker_detach(segment);
+	if (is_new)
+		dsm_detach(segment);
 	return found;
 }
 
@@ -381,8 +403,8 @@ sign_is_silent(SignOfLife *sign, TimestampTz now, int64 max_silence_ms)
 WorkerAnswer
 worker_take(int64 token, const pg_uuid_t *run_id, int attempt, int64 max_silence_ms)
 {
-	bool		was_attached = dsm_find_mapping((dsm_handle) ((uint64) token >> 32)) != NULL;
-	dsm_segment *segment = worker_attach_token(token);
+	bool		is_new;
+	dsm_segment *segment = worker_attach(token, &is_new);
 	TimestampTz now = GetCurrentTimestamp();
 	SignOfLife *sign;
 	HandSlot   *slot;
@@ -408,7 +430,7 @@ worker_take(int64 token, const pg_uuid_t *run_id, int attempt, int64 max_silence
 		answer = slot == NULL || slot->is_taken ? WORKER_GIVES : WORKER_KEEPS;
 	}
 	SpinLockRelease(&sign->mutex);
-	if (!was_attached)
-		worker_detach(segment);
+	if (is_new)
+		dsm_detach(segment);
 	return answer;
 }

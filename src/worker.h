@@ -49,8 +49,8 @@ extern void worker_hand_restart(void);
 extern void worker_hand_add(const pg_uuid_t *run_id, int attempt);
 extern bool worker_begin_attempt(const pg_uuid_t *run_id, int attempt, int64 lease_ms);
 extern bool worker_end_attempt(void);
-extern dsm_segment *worker_attach(int64 token);
-extern void worker_detach(dsm_segment *segment);
+extern dsm_segment *worker_keep(int64 token);
+extern void worker_let_go(void);
 extern void worker_cancel(dsm_segment *segment, const pg_uuid_t *run_id, int attempt);
 extern WorkerAnswer worker_take(int64 token, const pg_uuid_t *run_id, int attempt,
 								int64 max_silence_ms);

@@ -767,6 +767,7 @@ work_everything(const char *worker_id, WorkGoesOn goes_on)
 	processed = work_as(&claimer, PG_INT32_MAX, goes_on);
 	ActivePortal = NULL;
 	PortalContext = NULL;
+	MemoryContextSwitchTo(TopTransactionContext);
 	MarkPortalDone(portal);
 	PortalDrop(portal, false);
 	CommitTransactionCommand();

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The suites on a PostgreSQL 15 of our own, built from Debian's source.
 #
-#	test/assertions.sh			with its assertions on, the extension with gcc's
-#						undefined behaviour sanitiser
+#	test/assertions.sh			all but the pgTAP, with its assertions on, the
+#						extension with gcc's undefined behaviour sanitiser
 #	test/assertions.sh valgrind	the regression suite, the server under valgrind, which
 #						takes half an hour
 #	test/assertions.sh valgrind FILE...	or some of its files, as CI does
@@ -18,16 +18,6 @@ checkout=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=test/servers.sh
 . "$checkout/test/servers.sh"
 
-# A copy of it, for the extension is installed into it
-use_assertion_server() {
-	need_packages "${source_packages[@]}"
-	make_workplace
-	need_assertion_server
-	cp -a "$assertion_server" "$work/server"
-	give "$work/server"
-	use_server 15 "$work/server/bin"
-}
-
 # ---------- Assertions ----------
 
 is_defined() {
@@ -39,9 +29,17 @@ test_assertions_log() {
 	test_server_log
 }
 
+# All that need nothing but what comes with the server
+test_tap_assertions() {
+	local files
+	mapfile -t files < <(grep -L "shared_preload_libraries = 'pg_cron" "$source"/test/tap/*.pl)
+	test_tap "${files[@]}"
+}
+
 # Also what a write of our memory after its end, and reading what was never
 # written, leave behind: such a server fills both with patterns.
 run_assertions() {
+	make_workplace
 	use_assertion_server
 	# -fno-sanitize-recover would end the server; reports in its log name the line
 	install_build PG_CFLAGS="-fsanitize=undefined -g" SHLIB_LINK=-fsanitize=undefined
@@ -49,6 +47,7 @@ run_assertions() {
 	step "assertions: regression suite" 15 test_regress
 	step "assertions: isolation specs" 15 test_isolation
 	step "assertions: server log" 15 test_assertions_log
+	step "assertions: TAP tests" 15 test_tap_assertions
 }
 
 # ---------- valgrind ----------
@@ -92,6 +91,7 @@ test_valgrind() {
 }
 
 run_valgrind() {
+	make_workplace
 	use_assertion_server
 	install_build COPT=-Werror PG_CFLAGS="-g -DUSE_VALGRIND"
 	step "valgrind: regression suite" 15 test_valgrind "$@"

@@ -1,16 +1,16 @@
 # shellcheck shell=bash
 # A PostgreSQL built from Debian's source with assertions and valgrind's
-# requests, kept between runs.  To be sourced after test/lib.sh:
+# requests, kept between runs.  To be sourced after test/lib.sh and test/suites.sh:
 #
-#	need_assertion_server || exit 1		# sets $assertion_server, its prefix
+#	use_assertion_server
 #
 # Kept as test/roots.sh keeps the roots: built when missing or of another
 # recipe, under a lock.
+# shellcheck disable=SC2154	# test/lib.sh sets them
 
 : "${cache:?}"
 
 # What building it needs
-# shellcheck disable=SC2034
 source_packages=(build-essential dpkg-dev libc6-dev valgrind libipc-run-perl perl bzip2 xz-utils)
 
 # private_apt FOLDER COMMAND...: an apt that knows the sources of this machine's
@@ -54,10 +54,13 @@ build_assertion_server() {
 		make -s -j"$(nproc)" &&
 		make -s install &&
 		make -s -C src/test/isolation install &&
-		make -s -C contrib/pgcrypto install &&
+		for module in amcheck dblink pg_stat_statements pgcrypto; do
+			make -s -C "contrib/$module" install || return
+		done &&
 		cp src/tools/valgrind.supp "$prefix/"
 }
 
+# Sets $assertion_server, its prefix.
 need_assertion_server() {
 	local recipe lock folder
 	assertion_server=$cache/server-15-assertions
@@ -84,4 +87,13 @@ need_assertion_server() {
 		rm -rf "$folder"
 	fi
 	flock -s "$lock"
+}
+
+# As use_server() does: a copy in the workplace, for the extension is installed into it
+use_assertion_server() {
+	need_packages "${source_packages[@]}"
+	need_assertion_server
+	cp -a "$assertion_server" "$work/server"
+	give "$work/server"
+	use_server 15 "$work/server/bin"
 }

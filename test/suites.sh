@@ -65,7 +65,7 @@ test_build() {
 start_server() {
 	as_user "$pg_bin/initdb" -D "$work/data" -A trust -U postgres -E UTF8 --locale=C.UTF-8 -N >/dev/null
 	as_user tee -a "$work/data/postgresql.conf" <"$work/server.conf" >/dev/null
-	as_user "$pg_bin/pg_ctl" -D "$work/data" -l "$work/data/server.log" -s -w -t 300 \
+	as_user "$pg_bin/pg_ctl" -c -D "$work/data" -l "$work/data/server.log" -s -w -t 300 \
 		-o "-c listen_addresses='' -c unix_socket_directories='$socket' -c log_min_messages=warning -c log_line_prefix='%m [%p] %e ' \
 		    -c max_prepared_transactions=10 ${server_options:-}" start
 }
@@ -78,9 +78,16 @@ run_psql() {
 	as_user "$pg_bin/psql" -X -q -h "$socket" -U postgres -v ON_ERROR_STOP=1 "$@"
 }
 
-# The server must have met nothing that should not happen.
+# log_is_clean [CRASH [ALLOWED]]: the server must have met nothing that should not
+# happen.  Of a crash it shows where, if gdb is there.
 log_is_clean() {
-	! grep -E "XX000|PANIC|TRAP|terminated by signal|WARNING:.*(leak|not closed|reference)" "$work/data/server.log"
+	local met
+	met=$(grep -v -E "${2:-^$}" "$work/data/server.log" |
+		grep -A 4 -E "XX000|PANIC|TRAP|${1:-terminated by signal}|WARNING:.*(leak|not closed|reference)") || return 0
+	head -n 25 <<<"$met"
+	[ ! -f "$work/data/core" ] || ! command -v gdb >/dev/null ||
+		gdb -batch -ex bt "$pg_bin/postgres" "$work/data/core" 2>&1 | grep -m 20 '^#'
+	return 1
 }
 
 test_server_log() {
@@ -210,6 +217,11 @@ test_dashboard() {
 	fi
 }
 
+# What tests do to a server on purpose is SIGKILL.
+tap_logs_are_clean() {
+	! grep -r --include='*.log' -A 4 -E 'TRAP|by signal ([^9]|9[^:])' "$work/tap"
+}
+
 # TAP tests start their own servers.  test_tap FILE...
 test_tap() {
 	local status=0 name ended broke_off
@@ -229,6 +241,7 @@ test_tap() {
 		echo "# the end of $name's log:"
 		find "$work/tap" -name "regress_log_$name" -exec tail -n 25 {} + | cut -c 1-500
 	done
+	check "no failed assertion or crash in their servers' logs" tap_logs_are_clean
 }
 
 # ---------- Coverage ----------

@@ -322,7 +322,7 @@ class Chaos:
 		self.in_database(numbers, 'VACUUM FULL trigger_idem.%s' % numbers.choice(['queue_entry', 'run', 'idempotency_key', 'step']))
 
 	def control(self, *arguments):
-		subprocess.run([os.path.join(self.options.bin, 'pg_ctl'), '-D', self.options.data, '-s', '-w', '-t', '120',
+		subprocess.run([os.path.join(self.options.bin, 'pg_ctl'), '-D', self.options.data, '-c', '-s', '-w', '-t', '120',
 						'-l', os.path.join(self.options.data, 'server.log'), *arguments],
 					   check=True, stdout=subprocess.DEVNULL)
 
@@ -361,17 +361,19 @@ class Chaos:
 		deadline = time.monotonic() + 180
 		workers = [self.keep_at('work at the end', self.call_work, self.draining),
 				   self.keep_at('application at the end', self.work_outside, self.draining)]
-		session = self.connect('observer', self.draining)
-		cursor = session.cursor()
-		cursor.execute("SELECT trigger_idem.queue_resume('default')")
-		while time.monotonic() < deadline:
-			cursor.execute('SELECT count(*) FROM trigger_idem.queue_entry')
-			if cursor.fetchone()[0] == 0:
-				break
-			time.sleep(0.2)
-		self.draining.set()
-		for worker in workers:
-			worker.join()
+		try:
+			session = self.connect('observer', self.draining)
+			cursor = session.cursor()
+			cursor.execute("SELECT trigger_idem.queue_resume('default')")
+			while time.monotonic() < deadline:
+				cursor.execute('SELECT count(*) FROM trigger_idem.queue_entry')
+				if cursor.fetchone()[0] == 0:
+					break
+				time.sleep(0.2)
+		finally:
+			self.draining.set()
+			for worker in workers:
+				worker.join()
 		self.look(session)
 		cursor.execute('SELECT run_id, step, nonce FROM effect')
 		self.history['effects'] = cursor.fetchall()

@@ -157,6 +157,7 @@ SELECT (t).is_cached, (t).status FROM (SELECT trigger_idem.trigger_task('trigger
 SELECT count(*) FROM trigger_idem.runs WHERE idempotency_key = 'composite';
 
 -- indexes that an administrator adds are kept, of all kinds
+CREATE INDEX trigger_test_brin ON trigger_idem.run USING brin (created_at);
 CREATE INDEX trigger_test_partial ON trigger_idem.run (task_id) WHERE priority OPERATOR(pg_catalog.>) 3;
 CREATE INDEX trigger_test_expression ON trigger_idem.run ((payload ->> 'n'));
 SELECT status FROM trigger_idem.trigger_task('trigger_task_1', '{"n": "indexed"}', priority => 5);
@@ -165,7 +166,7 @@ SET enable_seqscan = off;
 SELECT count(*) AS by_partial FROM trigger_idem.run WHERE task_id = 'trigger_task_1' AND priority OPERATOR(pg_catalog.>) 3;
 SELECT count(*) AS by_expression FROM trigger_idem.run WHERE payload ->> 'n' = 'indexed';
 RESET enable_seqscan;
-DROP INDEX trigger_idem.trigger_test_partial, trigger_idem.trigger_test_expression;
+DROP INDEX trigger_idem.trigger_test_brin, trigger_idem.trigger_test_partial, trigger_idem.trigger_test_expression;
 
 -- the end of a ttl must be a time
 SELECT helper.error_of($$SELECT trigger_idem.trigger_task('trigger_task_1', run_at => '294276-12-31 23:59:59 UTC', ttl => '1 day')$$);

@@ -18,6 +18,7 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_proc.h"
+#include "nodes/execnodes.h"
 #include "replication/slot.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
@@ -160,6 +161,15 @@ compat_index_is_summarizing(Relation index)
 	return index->rd_indam->amsummarizing;
 #else
 	return false;
+#endif
+}
+
+/* After the last insert; since 17 a BRIN index keeps pages pinned until then. */
+static inline void
+compat_index_insert_cleanup(Relation index, IndexInfo *info)
+{
+#if PG_VERSION_NUM >= 170000
+	index_insert_cleanup(index, info);
 #endif
 }
 

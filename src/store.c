@@ -133,6 +133,30 @@ store_lookup_end(StoreLookup *lookup)
 }
 
 /*
+ * Copy a row into values and nulls, palloc'd in the current context.  The table may
+ * have more columns than we know.
+ */
+static void
+row_copy(Relation rel, StoreTable table, TupleTableSlot *row, Datum *values, bool *nulls)
+{
+	HeapTuple	copy = ExecCopySlotHeapTuple(row);
+	int			columns = RelationGetNumberOfAttributes(rel);
+	Datum	   *all_values;
+	bool	   *all_nulls;
+
+	if (likely(columns == store_tables[table].columns))
+	{
+		heap_deform_tuple(copy, RelationGetDescr(rel), values, nulls);
+		return;
+	}
+	all_values = palloc(columns * sizeof(Datum));
+	all_nulls = palloc(columns * sizeof(bool));
+	heap_deform_tuple(copy, RelationGetDescr(rel), all_values, all_nulls);
+	memcpy(values, all_values, store_tables[table].columns * sizeof(Datum));
+	memcpy(nulls, all_nulls, store_tables[table].columns * sizeof(bool));
+}
+
+/*
  * Fetch the one row with this key into values and nulls, palloc'd in the
  * current context; false when there is none.
  */
@@ -143,8 +167,7 @@ store_fetch(StoreTable table, Datum key, Snapshot snapshot, Datum *values, bool 
 	bool		found = store_lookup(&lookup, table, key, snapshot);
 
 	if (found)
-		heap_deform_tuple(ExecCopySlotHeapTuple(lookup.slot), RelationGetDescr(lookup.rel),
-						  values, nulls);
+		row_copy(lookup.rel, table, lookup.slot, values, nulls);
 	store_lookup_end(&lookup);
 	return found;
 }
@@ -186,8 +209,7 @@ store_lock_latest(StoreTable table, Datum key, Datum *values, bool *nulls)
 							 LockTupleKeyShare, LockWaitBlock,
 							 TUPLE_LOCK_FLAG_FIND_LAST_VERSION, &failure) == TM_Ok)
 		{
-			heap_deform_tuple(ExecCopySlotHeapTuple(slot), RelationGetDescr(lookup.rel),
-							  values, nulls);
+			row_copy(lookup.rel, table, slot, values, nulls);
 			locked = true;
 		}
 		ExecDropSingleTupleTableSlot(slot);
@@ -256,6 +278,7 @@ index_insert_rows(Oid index_id, Relation rel, TupleTableSlot **rows, int count,
 			check == UNIQUE_CHECK_PARTIAL)
 			are_new = false;
 	}
+	compat_index_insert_cleanup(index, info);
 	index_close(index, NoLock);
 	return are_new;
 }

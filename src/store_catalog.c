@@ -59,6 +59,9 @@ const StoreIndexInfo store_indexes[STORE_INDEXES] = {
 
 StoreCatalog store_catalog;
 
+/* How often something has changed, ours or not */
+static uint32 changes = 0;
+
 static StoreInvalidationCallback invalidation_callback[STORE_TABLES];
 
 /*
@@ -69,6 +72,7 @@ static StoreInvalidationCallback invalidation_callback[STORE_TABLES];
 static void
 store_relation_changed(Datum arg, Oid relid)
 {
+	changes++;
 	for (int i = 0; i < STORE_INDEXES; i++)
 		if (relid == store_catalog.index[i])
 			store_catalog.valid = false;
@@ -102,57 +106,60 @@ store_on_invalidation(StoreTable table, StoreInvalidationCallback callback)
 
 /* Look the OIDs up; false when the extension is not installed (any more). */
 static bool
-store_look_up(void)
+store_look_up(StoreCatalog *catalog)
 {
 	Oid			namespace;
 	HeapTuple	tuple;
 
 	namespace = get_namespace_oid(EXTENSION_NAME, true);
-	store_catalog.extension = get_extension_oid(EXTENSION_NAME, true);
-	if (!OidIsValid(namespace) || !OidIsValid(store_catalog.extension))
+	catalog->extension = get_extension_oid(EXTENSION_NAME, true);
+	if (!OidIsValid(namespace) || !OidIsValid(catalog->extension))
 		return false;
 	for (int i = 0; i < STORE_TABLES; i++)
 	{
-		store_catalog.table[i] = get_relname_relid(store_tables[i].name, namespace);
-		store_catalog.primary[i] = get_relname_relid(store_tables[i].index, namespace);
-		if (!OidIsValid(store_catalog.table[i]) || !OidIsValid(store_catalog.primary[i]))
+		catalog->table[i] = get_relname_relid(store_tables[i].name, namespace);
+		catalog->primary[i] = get_relname_relid(store_tables[i].index, namespace);
+		if (!OidIsValid(catalog->table[i]) || !OidIsValid(catalog->primary[i]))
 			return false;
 	}
 	for (int i = 0; i < STORE_INDEXES; i++)
 	{
-		store_catalog.index[i] = get_relname_relid(store_indexes[i].name, namespace);
-		if (!OidIsValid(store_catalog.index[i]))
+		catalog->index[i] = get_relname_relid(store_indexes[i].name, namespace);
+		if (!OidIsValid(catalog->index[i]))
 			return false;
 	}
-	store_catalog.run_status_type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
-													PointerGetDatum("run_status"),
-													ObjectIdGetDatum(namespace));
-	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(store_catalog.table[STORE_RUN]));
-	if (!HeapTupleIsValid(tuple) || !OidIsValid(store_catalog.run_status_type))
+	catalog->run_status_type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
+											   PointerGetDatum("run_status"),
+											   ObjectIdGetDatum(namespace));
+	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(catalog->table[STORE_RUN]));
+	if (!HeapTupleIsValid(tuple) || !OidIsValid(catalog->run_status_type))
 		return false;
-	store_catalog.owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	catalog->owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
 	ReleaseSysCache(tuple);
 	for (int i = 0; i < RUN_STATUSES; i++)
-		store_catalog.run_status[i] = GetSysCacheOid2(ENUMTYPOIDNAME, Anum_pg_enum_oid,
-													  ObjectIdGetDatum(store_catalog.run_status_type),
-													  CStringGetDatum(run_status_name(i)));
+		catalog->run_status[i] = GetSysCacheOid2(ENUMTYPOIDNAME, Anum_pg_enum_oid,
+												 ObjectIdGetDatum(catalog->run_status_type),
+												 CStringGetDatum(run_status_name(i)));
 	return true;
 }
 
-/* Know the OIDs; false when the extension is not installed (any more). */
+/*
+ * Know the OIDs; false when the extension is not installed (any more).  What has
+ * changed while they were looked up is looked up again the next time: whoever locks
+ * a table looks then.  A lookup that fails has found nothing.
+ */
 static bool
 store_load(void)
 {
-	while (unlikely(!store_catalog.valid))
-	{
-		/* an invalidation from here on makes us begin anew */
-		store_catalog.valid = true;
-		if (!store_look_up())
-		{
-			store_catalog.valid = false;
-			return false;
-		}
-	}
+	StoreCatalog found;
+	uint32		before = changes;
+
+	if (likely(store_catalog.valid))
+		return true;
+	if (!store_look_up(&found))
+		return false;
+	store_catalog = found;
+	store_catalog.valid = before == changes;
 	return true;
 }
 
@@ -164,6 +171,15 @@ store_require(void)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("extension \"%s\" is not installed in this database", EXTENSION_NAME),
 				 errhint("It was dropped while a session was using it.")));
+}
+
+pg_noreturn static void
+store_outdated_error(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("extension \"%s\" is older than its library", EXTENSION_NAME),
+			 errhint("Run ALTER EXTENSION %s UPDATE.", EXTENSION_NAME)));
 }
 
 /* Is the extension there? */
@@ -214,6 +230,8 @@ Oid
 store_run_status(int number)
 {
 	store_require();
+	if (!OidIsValid(store_catalog.run_status[number]))
+		store_outdated_error();
 	return store_catalog.run_status[number];
 }
 
@@ -251,9 +269,6 @@ store_open(StoreTable table, LOCKMODE lockmode)
 		table_close(rel, lockmode);
 	}
 	if (RelationGetNumberOfAttributes(rel) < store_tables[table].columns)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("extension \"%s\" is older than its library", EXTENSION_NAME),
-				 errhint("Run ALTER EXTENSION %s UPDATE.", EXTENSION_NAME)));
+		store_outdated_error();
 	return rel;
 }

@@ -1,9 +1,9 @@
 # What is in the tables survives what administrators do to them.
 #
 # Promised: after logical replication into another server, on a standby that is
-# promoted while work is going on, and after VACUUM FULL and REINDEX, the views
-# show the same, keys, memos, waits and attempts hold, what was not finished goes
-# on, nothing that was done is done again, and amcheck finds nothing.
+# promoted while work is going on, after VACUUM FULL and REINDEX, and with columns
+# added, the views show the same, keys, memos, waits and attempts hold, what was not
+# finished goes on, nothing that was done is done again, and amcheck finds nothing.
 
 use strict;
 use warnings;
@@ -65,6 +65,25 @@ $node->safe_psql('rewritten', 'REINDEX SCHEMA trigger_idem');
 $node->safe_psql('rewritten', 'REINDEX SCHEMA CONCURRENTLY trigger_idem');
 is(script($node, 'rewritten', 'show'), $before, 'VACUUM FULL and REINDEX: the views show the same');
 goes_on($node, 'rewritten', 'VACUUM FULL and REINDEX');
+
+# ---------- Columns that this library does not know ----------
+
+# as a session has them that has loaded it before an upgrade, in another one
+$before = fill('widened');
+$node->safe_psql('widened', <<'EOSQL');
+DO $$
+DECLARE
+	name regclass;
+BEGIN
+	FOR name IN SELECT oid FROM pg_class WHERE relnamespace = 'trigger_idem'::regnamespace AND relkind = 'r' LOOP
+		FOR n IN 1 .. 5 LOOP
+			EXECUTE format('ALTER TABLE %s ADD COLUMN added_%s bigint DEFAULT 1234567890123456789', name, n);
+		END LOOP;
+	END LOOP;
+END $$;
+EOSQL
+is(script($node, 'widened', 'show'), $before, 'more columns: the views show the same');
+goes_on($node, 'widened', 'more columns');
 
 # ---------- Logical replication ----------
 

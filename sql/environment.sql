@@ -145,6 +145,15 @@ SELECT trigger_idem.environment_create('tenant', 'regress_tenant');
 SELECT helper.error_of('SELECT trigger_idem.environment_drop(' || args || ')') AS error
 FROM (VALUES ('NULL'), ($$''$$), ($$'default'$$), ($$'nowhere'$$), ($$repeat('x', 256)$$)) v(args);
 
+-- a step belongs where it began, whatever its callback sets
+CREATE FUNCTION helper.environment_moves(idempotency_key text) RETURNS text LANGUAGE sql RETURN
+	pg_catalog.set_config('trigger_idem.environment', 'default', true);
+BEGIN;
+SET LOCAL trigger_idem.environment = 'tenant';
+SELECT trigger_idem.run_once('moves', 'helper.environment_moves', scope => 'global');
+SELECT path, environment FROM trigger_idem.global_step WHERE path = '{moves}';
+ROLLBACK;
+
 DROP OWNED BY regress_tenant, regress_outsider;
 DROP ROLE regress_tenant, regress_outsider;
 -- a task whose run_as is gone is worked by nobody, here or elsewhere, until it has another

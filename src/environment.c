@@ -133,14 +133,15 @@ environment_require(const char *environment, const Task *task)
 
 /*
  * The environment that a call is about: the one given, else that of the run
- * being executed, else the setting.  See environment_require().
+ * being executed, else the setting.  See environment_require().  It is not the
+ * setting's own string, for code of a user may set that.
  */
 const char *
 environment_choose(text *given, const Task *task)
 {
 	const CurrentRun *run = current_run();
 	const char *environment = given ? text_to_cstring(given) :
-		run ? run->environment : trigger_idem_environment();
+		run ? run->environment : pstrdup(trigger_idem_environment());
 
 	environment_require(environment, task);
 	return environment;

@@ -322,3 +322,24 @@ SELECT helper.error_of('SELECT trigger_idem.' || call) AS error FROM (VALUES
 	($$run_once_sql('a', 'COPY helper.log FROM STDIN', scope => 'global')$$)) v(call);
 SELECT count(*) AS stored FROM trigger_idem.steps WHERE key = 'a';
 SELECT trigger_idem.current_run_id(), trigger_idem.current_attempt();
+
+-- a run that is entered and left while a global step is made does not end that step
+SELECT trigger_idem.task_create('step_entered', queue => 'step_entered');
+SELECT FROM trigger_idem.trigger_task('step_entered');
+SELECT run_id FROM trigger_idem.run_claim('w', 'step_entered') \gset
+CREATE FUNCTION step_test.enters(idempotency_key text, args jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+	BEGIN
+		PERFORM trigger_idem.run_enter((args #>> '{}')::uuid, 1);
+		PERFORM trigger_idem.run_once('of the run', 'helper.callback');
+	EXCEPTION WHEN division_by_zero THEN
+	END;
+	RETURN trigger_idem.run_once('inner', 'helper.callback', scope => 'global');
+END $$;
+BEGIN;
+SELECT trigger_idem.run_once('enters', 'step_test.enters', to_jsonb(:'run_id'::text), 'global');
+COMMIT;
+SELECT path FROM trigger_idem.global_step WHERE 'inner' = ANY (path);
+SELECT step FROM trigger_idem.steps WHERE run_id = :'run_id';
+SELECT trigger_idem.run_cancel(:'run_id');
+DELETE FROM helper.log;

@@ -612,3 +612,41 @@ CALL trigger_idem.work('nothing is due');
 ROLLBACK;
 CALL trigger_idem.work('nothing is due');
 SELECT trigger_idem.current_run_id(), trigger_idem.current_attempt();
+
+-- track_functions counts a CALL that has reported statistics in between
+CREATE FUNCTION work_test.reports() RETURNS void LANGUAGE sql AS 'SELECT pg_catalog.pg_stat_force_next_flush()';
+SELECT trigger_idem.task_create('reports', 'work_test.reports', queue => 'reports');
+SELECT count(trigger_idem.trigger_task('reports')) FROM generate_series(1, 3);
+SET track_functions = 'all';
+CALL trigger_idem.work('reports');
+RESET track_functions;
+SELECT FROM pg_stat_force_next_flush();
+SELECT calls FROM pg_stat_user_functions WHERE schemaname = 'trigger_idem' AND funcname = 'work';
+
+-- what a cursor WITH HOLD does when the commit executes it is not of the run that has ended
+SELECT trigger_idem.task_create('work_app', queue => 'work_app');
+SELECT FROM trigger_idem.trigger_task('work_app');
+SELECT run_id AS app_run FROM trigger_idem.run_claim('w', 'work_app') \gset
+BEGIN;
+SELECT trigger_idem.run_enter(:'app_run', 1);
+SELECT trigger_idem.run_once('of the application', 'helper.callback');
+COMMIT;
+CREATE FUNCTION work_test.enters(run_id uuid) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM trigger_idem.run_enter(run_id, 1);
+	RETURN trigger_idem.run_once('of the application', 'helper.callback');
+END $$;
+CREATE FUNCTION work_test.holds(payload jsonb) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM trigger_idem.run_once('of the handler', 'helper.callback');
+	EXECUTE format('DECLARE held CURSOR WITH HOLD FOR SELECT work_test.enters(%L)', payload #>> '{}');
+END $$;
+SELECT trigger_idem.task_create('holds', 'work_test.holds', queue => 'holds');
+SELECT FROM trigger_idem.trigger_task('holds', to_jsonb(:'app_run'::text));
+CALL trigger_idem.work('holds');
+FETCH ALL FROM held;
+CLOSE held;
+SELECT status, error -> 'message' AS error FROM trigger_idem.runs WHERE task_id = 'holds';
+SELECT count(*) FROM trigger_idem.steps WHERE run_id = :'app_run';
+CALL helper.show_log();
+SELECT trigger_idem.run_cancel(:'app_run');

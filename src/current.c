@@ -24,8 +24,8 @@
 #include "utils/snapmgr.h"
 
 #include "current.h"
+#include "memo.h"
 #include "run.h"
-#include "step.h"
 #include "store.h"
 #include "wait.h"
 
@@ -83,7 +83,8 @@ static void
 current_run_leave(void)
 {
 	current_run_clear();
-	step_forget_run();
+	/* a global step may be going on, around what has entered the run */
+	memo_forget_run();
 }
 
 /* TI002: the attempt has lost its run. */

@@ -83,6 +83,7 @@ typedef struct Work
 	SettingsMark mark;			/* before the present handler */
 	bool		check_settings; /* what it has set cannot be rolled back */
 	bool		has_timeout;	/* statement_timeout runs for the CALL */
+	bool		is_counted;		/* by track_functions */
 	WorkGoesOn	goes_on;		/* NULL: always */
 	TimestampTz looked_for_dead;	/* last look for dead workers; 0: none yet */
 	int			claim_size;		/* how many runs to claim next */
@@ -116,7 +117,9 @@ work_commit(Work *work)
 {
 	ForgetPortalSnapshots();
 	CommitTransactionCommand();
-	pgstat_report_stat(false);
+	/* who counts the CALL has counters in hand, which this would free */
+	if (!work->is_counted)
+		pgstat_report_stat(false);
 	work_begin(work);
 }
 
@@ -240,6 +243,8 @@ work_execute(Work *work, const ClaimedRun *claimed, CurrentRun *run, bool in_gro
 				(errcode(ERRCODE_QUERY_CANCELED),
 				 errmsg("the attempt took longer than max_duration")));
 	current_run_clear();
+	/* a cursor WITH HOLD may enter another one yet */
+	step_forget_run();
 
 	result.output = isnull ? NULL : DatumGetJsonbP(output);
 	memo_count(run, &result);
@@ -714,13 +719,15 @@ work_arguments(FunctionCallInfo fcinfo, Claimer *claimer)
  * may be told to leave, shows its sign of life already, and goes on to.
  */
 static int
-work_as(const Claimer *claimer, int max_runs, WorkGoesOn goes_on)
+work_as(const Claimer *claimer, int max_runs, bool is_counted, WorkGoesOn goes_on)
 {
-	Work		work = {.claimer = *claimer,.claim_size = 1,.max_runs = max_runs,.goes_on = goes_on};
+	Work		work = {.claimer = *claimer,.claim_size = 1,.max_runs = max_runs,
+	.is_counted = is_counted,.goes_on = goes_on};
+	MemoryContext portal_context = PortalContext;
 
-	MemoryContextSwitchTo(PortalContext);
+	MemoryContextSwitchTo(portal_context);
 	work.claimer.run_as = GetUserNameFromId(GetUserId(), false);
-	work.claimer.context = PortalContext;
+	work.claimer.context = portal_context;
 	work.settings = settings_save();
 	work.has_timeout = get_timeout_active(STATEMENT_TIMEOUT);
 	work.attempt_context = AllocSetContextCreate(TopMemoryContext, "trigger_idem attempt",
@@ -736,11 +743,12 @@ work_as(const Claimer *claimer, int max_runs, WorkGoesOn goes_on)
 			worker_end();
 		current_run_clear();
 		step_forget_run();
+		PortalContext = portal_context;
 		/* an error on its way out has its strings there */
-		MemoryContextSetParent(work.attempt_context, PortalContext);
+		MemoryContextSetParent(work.attempt_context, portal_context);
 	}
 	PG_END_TRY();
-	MemoryContextSwitchTo(PortalContext);
+	MemoryContextSwitchTo(portal_context);
 	return work.processed;
 }
 
@@ -764,7 +772,7 @@ work_everything(const char *worker_id, WorkGoesOn goes_on)
 	portal->status = PORTAL_ACTIVE;
 	ActivePortal = portal;
 	PortalContext = portal->portalContext;
-	processed = work_as(&claimer, PG_INT32_MAX, goes_on);
+	processed = work_as(&claimer, PG_INT32_MAX, false, goes_on);
 	ActivePortal = NULL;
 	PortalContext = NULL;
 	MemoryContextSwitchTo(TopTransactionContext);
@@ -779,6 +787,7 @@ Datum
 trigger_idem_work(PG_FUNCTION_ARGS)
 {
 	Claimer		claimer = {0};
+	bool		is_counted = pgstat_track_functions > fcinfo->flinfo->fn_stats;
 	TupleDesc	desc;
 	int			max_runs;
 	Datum		values[1];
@@ -796,6 +805,6 @@ trigger_idem_work(PG_FUNCTION_ARGS)
 		elog(ERROR, "work() does not return a row");
 	desc = BlessTupleDesc(desc);
 
-	values[0] = Int32GetDatum(work_as(&claimer, max_runs, NULL));
+	values[0] = Int32GetDatum(work_as(&claimer, max_runs, is_counted, NULL));
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)));
 }

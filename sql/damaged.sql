@@ -43,6 +43,25 @@ DELETE FROM trigger_idem.queue_entry WHERE run_id = :'run';
 SELECT damaged_test.error_of(format('SELECT trigger_idem.run_wait(%L)', :'run'));
 ROLLBACK;
 
+-- what is compared or copied has its size
+BEGIN;
+SELECT trigger_idem.task_create('damaged_app', queue => 'damaged', release_key_on => '{}', on_payload_mismatch => 'error');
+SELECT is_cached FROM trigger_idem.trigger_task('damaged_app', '1', 'with a digest');
+SELECT is_cached FROM trigger_idem.trigger_task('damaged_app', '1', 'with a digest');
+UPDATE trigger_idem.idempotency_key SET payload_digest = substr(payload_digest, 1, 8) WHERE payload_digest IS NOT NULL;
+SELECT damaged_test.error_of($$SELECT trigger_idem.trigger_task('damaged_app', '1', 'with a digest')$$);
+ROLLBACK;
+BEGIN;
+UPDATE trigger_idem.queue_entry SET progress = 0.5, progressed_at = now(), progress_message = repeat('ä', 100000) WHERE run_id = :'run';
+SELECT fraction, length(message) > 100 AS is_long FROM trigger_idem.run_progress_of(:'run');
+ROLLBACK;
+BEGIN;
+INSERT INTO trigger_idem.step (run_id, step_id, attempt, started_at, finished_at, path) VALUES (:'run', 'short', 1, now(), now(), '{x}');
+SELECT count(*) FROM trigger_idem.run_claim('w', 'damaged');
+SELECT trigger_idem.run_enter(:'run', 1);
+SELECT damaged_test.error_of($$SELECT trigger_idem.run_once('x', 'helper.callback')$$);
+ROLLBACK;
+
 -- sessions keep what they know of tasks until the table changes its shape
 CREATE PROCEDURE damaged_test.forget_tasks() LANGUAGE sql AS 'ALTER TABLE trigger_idem.task RESET (fillfactor)';
 -- runs whose task is gone: nobody claims or works them, others are not disturbed

@@ -117,6 +117,32 @@ SELECT trigger_idem.run_complete(:'first_run_id', 1);
 COMMIT;
 SELECT status FROM trigger_idem.runs WHERE run_id = :'first_run_id';
 
+-- an index that an administrator has added may run SQL, when the commit writes it too
+CREATE FUNCTION helper.progress_index(message text) RETURNS bigint LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+	RETURN (SELECT count(*) FROM helper.log);
+END $$;
+CREATE INDEX progress_idx ON trigger_idem.queue_entry (helper.progress_index(progress_message));
+CREATE PROCEDURE helper.progress_indexed() LANGUAGE plpgsql AS $$
+BEGIN
+	FOR n IN 1 .. 3 LOOP
+		PERFORM trigger_idem.run_progress(n / 10.0, n::text);
+		COMMIT;
+	END LOOP;
+	INSERT INTO helper.log (line) SELECT 'written ' || e.progress_message FROM trigger_idem.queue_entry e
+	WHERE e.run_id = trigger_idem.current_run_id();
+END $$;
+SELECT trigger_idem.task_create('progress_indexed', 'helper.progress_indexed', queue => 'progress_indexed');
+SELECT FROM trigger_idem.trigger_task('progress_indexed');
+CALL trigger_idem.work('progress_indexed');
+CALL helper.show_log();
+BEGIN;
+SELECT trigger_idem.run_enter(:'second_run_id', 1);
+SELECT trigger_idem.run_progress(0.9, 'indexed');
+COMMIT;
+SELECT progress_message FROM trigger_idem.queue_entry WHERE run_id = :'second_run_id';
+DROP INDEX trigger_idem.progress_idx;
+
 -- errors
 SELECT helper.error_of('SELECT trigger_idem.run_progress(0.5)');
 SELECT helper.error_of('SELECT trigger_idem.run_progress_of(NULL)');

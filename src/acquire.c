@@ -114,7 +114,7 @@ key_read(const TriggerCall *trigger, TupleTableSlot *row, LiveKey *live)
 		value = slot_getattr(row, KEY_PAYLOAD_DIGEST, &isnull);
 		live->has_digest = !isnull;
 		if (live->has_digest)
-			memcpy(live->digest.bytes, VARDATA_ANY(DatumGetByteaPP(value)), KEY_BYTES);
+			key_from_bytea(value, &live->digest);
 	}
 }
 

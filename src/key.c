@@ -325,6 +325,7 @@ known_keys_reset(void)
 	known_keys = NULL;
 	if (known_keys_context)
 		MemoryContextDelete(known_keys_context);
+	known_keys_context = NULL;
 	known_keys_context = AllocSetContextCreate(TopMemoryContext, "trigger_idem known keys",
 											   ALLOCSET_DEFAULT_SIZES);
 	info.hcxt = known_keys_context;
@@ -403,6 +404,16 @@ key_to_bytea(const Key *key)
 	SET_VARSIZE(bytes, VARHDRSZ + KEY_BYTES);
 	memcpy(VARDATA(bytes), key->bytes, KEY_BYTES);
 	return PointerGetDatum(bytes);
+}
+
+void
+key_from_bytea(Datum stored, Key *key)
+{
+	bytea	   *bytes = DatumGetByteaPP(stored);
+
+	if (VARSIZE_ANY_EXHDR(bytes) != KEY_BYTES)
+		elog(ERROR, "a stored key has a wrong length");
+	memcpy(key->bytes, VARDATA_ANY(bytes), KEY_BYTES);
 }
 
 /* What key_id() says, for a key that belongs to something of any kind */

@@ -57,6 +57,7 @@ extern bool key_parse_hex(text *key, Key *result);
 extern text *key_recall(const Key *key, const char **scope);
 extern text *key_to_hex(const Key *key);
 extern Datum key_to_bytea(const Key *key);
+extern void key_from_bytea(Datum stored, Key *key);
 extern void key_id(const Key *key, const char *environment, const char *task_id,
 				   const char *group, pg_uuid_t *id);
 extern void key_of_tick(const char *environment, const char *schedule_id, TimestampTz tick,

@@ -89,11 +89,11 @@ memos_load(CurrentRun *run)
 		 found; found = store_lookup_next(&lookup))
 	{
 		bool		isnull;
-		bytea	   *id = DatumGetByteaPP(slot_getattr(lookup.slot, STEP_STEP_ID, &isnull));
-		Datum		output = slot_getattr(lookup.slot, STEP_OUTPUT, &isnull);
 		Key			step_id;
+		Datum		output;
 
-		memcpy(step_id.bytes, VARDATA_ANY(id), KEY_BYTES);
+		key_from_bytea(slot_getattr(lookup.slot, STEP_STEP_ID, &isnull), &step_id);
+		output = slot_getattr(lookup.slot, STEP_OUTPUT, &isnull);
 		memo_enter(table, &step_id, output, isnull);
 		CHECK_FOR_INTERRUPTS();
 	}

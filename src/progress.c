@@ -67,7 +67,10 @@ progress_write(const CurrentRun *run)
 		return;
 	store_row_read(&row, values, nulls);
 	progress_set(&told, values, nulls);
+	/* an index that an administrator has added may run SQL */
+	PushActiveSnapshot(GetTransactionSnapshot());
 	store_row_update(&row, values, nulls);
+	PopActiveSnapshot();
 	store_row_end(&row);
 }
 
@@ -162,7 +165,8 @@ progress_find(const pg_uuid_t *run_id, Progress *progress)
 	{
 		text	   *message = DatumGetTextPP(entry[ENTRY_PROGRESS_MESSAGE - 1]);
 
-		progress->length = VARSIZE_ANY_EXHDR(message);
+		progress->length = pg_mbcliplen(VARDATA_ANY(message), VARSIZE_ANY_EXHDR(message),
+										PROGRESS_MESSAGE_BYTES);
 		memcpy(progress->message, VARDATA_ANY(message), progress->length);
 	}
 	return true;

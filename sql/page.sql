@@ -120,6 +120,10 @@ FROM trigger_idem.runs_page('{"task_id": "a\"b", "tag": "<x>"}') page;
 -- the newest first, and no more than may be read; then where to go on
 SELECT (SELECT payload FROM trigger_idem.runs r WHERE r.run_id = w.run_id), status, queue_of_run FROM trigger_idem.runs_walk(false, NULL, NULL, NULL, NULL, 'page_list', NULL, NULL, NULL, 3) w;
 SELECT count(status) AS found, count(*) FILTER (WHERE status IS NULL) AS cut FROM trigger_idem.runs_walk(true, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 2);
+-- times that no id has
+SELECT n, (SELECT count(*) > 0 FROM trigger_idem.runs_walk(false, NULL, since, until, NULL, NULL, NULL, NULL, NULL, 3)) AS found
+FROM (VALUES (1, '10900-01-01'::timestamptz, NULL::timestamptz), (2, '294276-12-31 23:59:59.9+00', NULL), (3, 'infinity', NULL), (4, NULL, '-infinity'),
+	(5, '-infinity', '10900-01-01'), (6, '1960-01-01', 'infinity')) t(n, since, until);
 -- queues, one of them paused
 SELECT trigger_idem.queue_pause('<q>page</q>');
 SELECT queue, paused_at IS NOT NULL AS paused FROM trigger_idem.paused_queues;

@@ -47,7 +47,7 @@ SELECT expression, schedule_test.ticks(expression) FROM unnest(ARRAY[
 
 SELECT trigger_idem.cron_next_tick(NULL, now()), trigger_idem.cron_next_tick('* * * * *', NULL),
 	trigger_idem.cron_next_tick('* * * * *', 'infinity'), trigger_idem.cron_next_tick('* * * * *', '-infinity'),
-	trigger_idem.cron_next_tick('0 0 1 1 *', '294276-12-31 23:59:59+00'), trigger_idem.cron_next_tick('0 0 1 1 *', '4714-11-24 00:00:00+00 BC');
+	trigger_idem.cron_next_tick('0 0 1 1 *', '294276-12-31 23:59:59+00'), trigger_idem.cron_next_tick('59 seconds', '294276-12-31 23:59:59+00'), trigger_idem.cron_next_tick('0 0 1 1 *', '4714-11-24 00:00:00+00 BC');
 SELECT schedule_test.error_of($$SELECT trigger_idem.cron_next_tick('* * *', now())$$);
 SELECT schedule_test.error_of($$SELECT trigger_idem.cron_next_tick('* * * * *', now(), 'nowhere')$$);
 

@@ -430,22 +430,23 @@ units_to_time(int64 units, int64 usecs)
 bool
 cron_next_tick(const Cron *cron, TimestampTz after, TimestampTz *tick)
 {
+	int64		minute;
+
 	if (cron->at_start || TIMESTAMP_NOT_FINITE(after))
 		return false;
 	if (cron->seconds > 0)
+	{
 		*tick = units_to_time((floor_divide(time_to_units(after, USECS_PER_SEC), cron->seconds) + 1) *
 							  cron->seconds, USECS_PER_SEC);
-	else
-	{
-		int64		minute = Max(time_to_units(after, USECS_PER_MINUTE) + 1, 0);
-
-		minute = search_ticks(cron, minute,
-							  Min(minute + HORIZON_MINUTES,
-								  time_to_units(END_TIMESTAMP - 1, USECS_PER_MINUTE)), false);
-		if (minute == NO_MINUTE)
-			return false;
-		*tick = units_to_time(minute, USECS_PER_MINUTE);
+		return *tick < END_TIMESTAMP;
 	}
+	minute = Max(time_to_units(after, USECS_PER_MINUTE) + 1, 0);
+	minute = search_ticks(cron, minute,
+						  Min(minute + HORIZON_MINUTES,
+							  time_to_units(END_TIMESTAMP - 1, USECS_PER_MINUTE)), false);
+	if (minute == NO_MINUTE)
+		return false;
+	*tick = units_to_time(minute, USECS_PER_MINUTE);
 	return true;
 }
 

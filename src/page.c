@@ -181,16 +181,6 @@ walk_put(FunctionCallInfo fcinfo, TupleTableSlot *run, TupleTableSlot *entry)
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
-/* The first id of a time, which may be infinite */
-static void
-bound_id(pg_uuid_t *id, TimestampTz time)
-{
-	if (TIMESTAMP_IS_NOEND(time))
-		memset(id, 0xff, sizeof(pg_uuid_t));
-	else
-		run_id_first(id, time);
-}
-
 /* The bounds of a walk: ids from one on, and before another */
 static void
 walk_bounds(FunctionCallInfo fcinfo, pg_uuid_t *from, pg_uuid_t *before)
@@ -198,9 +188,9 @@ walk_bounds(FunctionCallInfo fcinfo, pg_uuid_t *from, pg_uuid_t *before)
 	memset(from, 0, sizeof(pg_uuid_t));
 	memset(before, 0xff, sizeof(pg_uuid_t));
 	if (!PG_ARGISNULL(WALK_SINCE))
-		bound_id(from, PG_GETARG_TIMESTAMPTZ(WALK_SINCE));
+		run_id_first(from, PG_GETARG_TIMESTAMPTZ(WALK_SINCE));
 	if (!PG_ARGISNULL(WALK_UNTIL))
-		bound_id(before, PG_GETARG_TIMESTAMPTZ(WALK_UNTIL));
+		run_id_first(before, PG_GETARG_TIMESTAMPTZ(WALK_UNTIL));
 	if (!PG_ARGISNULL(WALK_BEFORE) &&
 		memcmp(PG_GETARG_UUID_P(WALK_BEFORE), before, sizeof(pg_uuid_t)) < 0)
 		*before = *PG_GETARG_UUID_P(WALK_BEFORE);

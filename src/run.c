@@ -77,11 +77,15 @@ random_bytes(uint8 *bytes, size_t count)
 	memcpy(bytes, pool + left, count);
 }
 
+/* A UUIDv7 has 48 bits for the milliseconds since 1970. */
+#define UUID_TIME_BEGIN	(-(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
+#define UUID_TIME_END	(UUID_TIME_BEGIN + (INT64CONST(1) << 48) * 1000)
+
 /* The part of a UUIDv7 that is the time: milliseconds, and 12 bits of a fraction */
 static void
 uuid_set_time(pg_uuid_t *uuid, TimestampTz time)
 {
-	int64		us = time + (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+	int64		us = time - UUID_TIME_BEGIN;
 	uint64		ms = us / 1000;
 	uint32		fraction = (us % 1000) * 4096 / 1000;
 
@@ -104,13 +108,12 @@ run_id_generate(pg_uuid_t *run_id, TimestampTz now)
 	run_id->data[9] = (trigger_idem_shard & 0x0f) << 4 | (run_id->data[9] & 0x0f);
 }
 
-/* No run that is made at this time or later has a lower id than this. */
+/* No run that is made at this time, which may be infinite, or later has a lower id. */
 void
 run_id_first(pg_uuid_t *run_id, TimestampTz time)
 {
-	memset(run_id, 0, sizeof(pg_uuid_t));
-	/* before 1970 there were none */
-	if (time > -(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
+	memset(run_id, time < UUID_TIME_END ? 0 : 0xff, sizeof(pg_uuid_t));
+	if (time > UUID_TIME_BEGIN && time < UUID_TIME_END)
 		uuid_set_time(run_id, time);
 }
 

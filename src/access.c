@@ -101,6 +101,8 @@ typedef struct RoleAccess
 	List	   *tasks;
 } RoleAccess;
 
+#define READ_TRIES	10
+
 static HTAB *cache = NULL;
 static MemoryContext cache_context = NULL;
 static bool cache_stale = true;
@@ -228,17 +230,18 @@ caller_access(void)
 	}
 
 	/*
-	 * Reading may bring in an invalidation, and then begins anew.  What is
-	 * read is entered as a whole, for it may fail.
+	 * Reading may bring in an invalidation, and then begins anew; but not for
+	 * ever, for with debug_discard_caches it always does.  What is read is
+	 * entered as a whole, for it may fail.
 	 */
-	do
+	for (int tries = 0; tries == 0 || (cache_stale && tries < READ_TRIES); tries++)
 	{
 		if (cache_stale)
 			cache_reset();
 		memset(&read, 0, sizeof(read));
 		read.role = user;
 		role_access_read(&read);
-	} while (cache_stale);
+	}
 	known = hash_search(cache, &user, HASH_ENTER, NULL);
 	*known = read;
 	return known;

@@ -388,11 +388,12 @@ result_descriptor(void)
 	{
 		MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
 
-		desc = CreateTemplateTupleDesc(3);
-		TupleDescInitEntry(desc, 1, "run_id", UUIDOID, -1, 0);
-		TupleDescInitEntry(desc, 2, "is_cached", BOOLOID, -1, 0);
-		TupleDescInitEntry(desc, 3, "status", store_run_status_type(), -1, 0);
-		BlessTupleDesc(desc);
+		TupleDesc	made = CreateTemplateTupleDesc(3);
+
+		TupleDescInitEntry(made, 1, "run_id", UUIDOID, -1, 0);
+		TupleDescInitEntry(made, 2, "is_cached", BOOLOID, -1, 0);
+		TupleDescInitEntry(made, 3, "status", store_run_status_type(), -1, 0);
+		desc = BlessTupleDesc(made);
 		MemoryContextSwitchTo(caller);
 	}
 	return desc;

@@ -67,7 +67,7 @@ typedef struct WaitState
 {
 	HTAB	   *answers;		/* of waits that are over; NULL: not loaded
 								 * yet */
-	HTAB	   *counters;
+	HTAB	   *counters;		/* loaded with them */
 	List	   *counted;		/* Counted: by this transaction of an
 								 * application */
 	WaitRequest *request;		/* of a handler: it shall wait */
@@ -80,14 +80,7 @@ static WaitState *
 wait_state(CurrentRun *run)
 {
 	if (run->waits == NULL)
-	{
-		HASHCTL		info = {.keysize = sizeof(pg_uuid_t),.entrysize = sizeof(WaitCounter),.hcxt = run->context};
-		WaitState  *state = MemoryContextAllocZero(run->context, sizeof(WaitState));
-
-		state->counters = hash_create("trigger_idem wait counters", 16, &info,
-									  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-		run->waits = state;
-	}
+		run->waits = MemoryContextAllocZero(run->context, sizeof(WaitState));
 	return run->waits;
 }
 
@@ -142,7 +135,7 @@ answer_read(const CurrentRun *run, TupleTableSlot *row, WaitAnswer *answer)
 
 /* An application has passed this wait before, in the present attempt: count it. */
 static void
-answer_count(WaitState *state, TupleTableSlot *row, int column)
+answer_count(HTAB *counters, TupleTableSlot *row, int column)
 {
 	bool		isnull;
 	Datum		what = slot_getattr(row, column, &isnull);
@@ -151,7 +144,7 @@ answer_count(WaitState *state, TupleTableSlot *row, int column)
 
 	if (isnull)
 		return;
-	counter = hash_search(state->counters, DatumGetUUIDP(what), HASH_ENTER, &found);
+	counter = hash_search(counters, DatumGetUUIDP(what), HASH_ENTER, &found);
 	counter->count = found ? counter->count + 1 : 1;
 }
 
@@ -161,7 +154,9 @@ answers_require(CurrentRun *run)
 {
 	WaitState  *state = wait_state(run);
 	HASHCTL		info = {.keysize = sizeof(pg_uuid_t),.entrysize = sizeof(WaitAnswer),.hcxt = run->context};
+	HASHCTL		counter_info = {.keysize = sizeof(pg_uuid_t),.entrysize = sizeof(WaitCounter),.hcxt = run->context};
 	HTAB	   *answers;
+	HTAB	   *counters;
 	Snapshot	snapshot;
 	StoreLookup lookup;
 	bool		found;
@@ -169,6 +164,8 @@ answers_require(CurrentRun *run)
 	if (state->answers)
 		return;
 	answers = hash_create("trigger_idem waits", 16, &info, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	counters = hash_create("trigger_idem wait counters", 16, &counter_info,
+						   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	snapshot = store_latest_snapshot();
 	for (found = store_lookup(&lookup, STORE_WAIT, UUIDPGetDatum(&run->run_id), snapshot);
 		 found; found = store_lookup_next(&lookup))
@@ -181,14 +178,15 @@ answers_require(CurrentRun *run)
 			*(WaitAnswer *) hash_search(answers, &answer.wait_id, HASH_ENTER, NULL) = answer;
 		if (!isnull && passed == run->attempt)
 		{
-			answer_count(state, lookup.slot, WAIT_WHAT);
-			answer_count(state, lookup.slot, WAIT_KEYLESS);
+			answer_count(counters, lookup.slot, WAIT_WHAT);
+			answer_count(counters, lookup.slot, WAIT_KEYLESS);
 		}
 		CHECK_FOR_INTERRUPTS();
 	}
 	store_lookup_end(&lookup);
 	UnregisterSnapshot(snapshot);
 	state->answers = answers;
+	state->counters = counters;
 }
 
 /* ---------- What it asks for ---------- */

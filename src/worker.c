@@ -98,12 +98,18 @@ worker_tick(void)
 
 /*
  * The segment is about to go, perhaps because the session ends: the timer may
- * tick once more, but no longer there.
+ * tick once more, but no longer there.  Who still looks at it shall find nothing to
+ * cancel: the process may be another one by then.
  */
 static void
 worker_detached(dsm_segment *segment, Datum arg)
 {
+	SignOfLife *sign = dsm_segment_address(segment);
+
 	my_sign = NULL;
+	SpinLockAcquire(&sign->mutex);
+	sign->attempt = 0;
+	SpinLockRelease(&sign->mutex);
 }
 
 /*
@@ -113,17 +119,22 @@ worker_detached(dsm_segment *segment, Datum arg)
 int64
 worker_begin(void)
 {
+	dsm_segment *segment;
 	SignOfLife *sign;
 
 	if (my_segment)
 		return my_sign->token;
-	my_segment = dsm_create(sizeof(SignOfLife), 0);
-	dsm_pin_mapping(my_segment);
+	if (tick_timeout == MAX_TIMEOUTS)
+	{
+		tick_timeout = RegisterTimeout(USER_TIMEOUT, worker_tick);
+		in_hand_timeout = RegisterTimeout(USER_TIMEOUT, background_want_scan);
+	}
+	segment = dsm_create(sizeof(SignOfLife), 0);
 
-	sign = dsm_segment_address(my_segment);
+	sign = dsm_segment_address(segment);
 	sign->magic = SIGN_MAGIC;
 	sign->database = MyDatabaseId;
-	sign->token = (int64) (((uint64) dsm_segment_handle(my_segment) << 32) |
+	sign->token = (int64) (((uint64) dsm_segment_handle(segment) << 32) |
 						   pg_prng_uint32(&pg_global_prng_state));
 	pg_atomic_init_u64(&sign->tick, (uint64) GetCurrentTimestamp());
 	SpinLockInit(&sign->mutex);
@@ -131,14 +142,11 @@ worker_begin(void)
 	sign->attempt = 0;
 	sign->is_canceled = false;
 	sign->hand_size = sign->hand_next = 0;
-	on_dsm_detach(my_segment, worker_detached, (Datum) 0);
+	on_dsm_detach(segment, worker_detached, (Datum) 0);
+	/* nothing can go wrong from here on */
+	dsm_pin_mapping(segment);
+	my_segment = segment;
 	my_sign = sign;
-
-	if (tick_timeout == MAX_TIMEOUTS)
-	{
-		tick_timeout = RegisterTimeout(USER_TIMEOUT, worker_tick);
-		in_hand_timeout = RegisterTimeout(USER_TIMEOUT, background_want_scan);
-	}
 	return sign->token;
 }
 

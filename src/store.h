@@ -36,7 +36,8 @@ typedef enum StoreTable
 
 /*
  * Column numbers; the .sql file of each room declares the tables in this
- * order.  A later version only adds columns at the end.
+ * order.  A later version only adds columns at the end, without a default that is
+ * passed by reference.
  */
 enum
 {

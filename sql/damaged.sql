@@ -126,6 +126,13 @@ ALTER TABLE trigger_idem.wait_token SET (fillfactor = 90);
 SELECT damaged_test.error_of($$SELECT trigger_idem.trigger_task('damaged_app')$$);
 ROLLBACK;
 
+-- nor is one that has not all states the same version
+BEGIN;
+ALTER TYPE trigger_idem.run_status RENAME VALUE 'queued' TO 'damaged';
+ALTER TABLE trigger_idem.wait_token SET (fillfactor = 90);
+SELECT damaged_test.error_of($$SELECT trigger_idem.trigger_task('damaged_app')$$);
+ROLLBACK;
+
 -- all is as it was
 SELECT is_cached, status FROM trigger_idem.trigger_task('damaged_app', '1', 'damaged');
 SELECT trigger_idem.run_complete(:'claimed', :attempt);

@@ -196,10 +196,7 @@ memo_push_pending(const Key *step_id)
 	pending_count++;
 }
 
-/*
- * Undo the memos of this nesting level and the deeper ones.  The run is not
- * current any more when the commit of its end fails.
- */
+/* Undo the memos of this nesting level and the deeper ones. */
 static void
 memos_roll_back(int nest_level)
 {
@@ -208,8 +205,7 @@ memos_roll_back(int nest_level)
 	while (pending_count > 0 && pending[pending_count - 1].nest_level >= nest_level)
 	{
 		hash_search(memos, &pending[--pending_count].step_id, HASH_REMOVE, NULL);
-		if (run)
-			run->steps_done--;
+		run->steps_done--;
 	}
 }
 

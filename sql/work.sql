@@ -650,3 +650,13 @@ SELECT status, error -> 'message' AS error FROM trigger_idem.runs WHERE task_id 
 SELECT count(*) FROM trigger_idem.steps WHERE run_id = :'app_run';
 CALL helper.show_log();
 SELECT trigger_idem.run_cancel(:'app_run');
+
+-- a procedure that sets what cannot be reset, and commits
+CREATE PROCEDURE work_test.seeds() LANGUAGE plpgsql AS $$
+BEGIN
+	SET seed = 0.5;
+	COMMIT;
+END $$;
+SELECT trigger_idem.task_create('seeds', 'work_test.seeds', queue => 'seeds');
+SELECT FROM trigger_idem.trigger_task('seeds');
+CALL trigger_idem.work('seeds');

@@ -102,10 +102,14 @@ is_of_transaction(const char *name)
 		strcmp(name, "transaction_deferrable") == 0;
 }
 
-/* Was it set by SET in this session? */
+/* Was it set by SET in this session, and can that be undone? */
 static bool
 is_session_setting(const struct config_generic *setting)
 {
+#ifdef GUC_NO_RESET
+	if (setting->flags & GUC_NO_RESET)
+		return false;
+#endif
 	return setting->source == PGC_S_SESSION && setting->context != PGC_INTERNAL &&
 		!is_of_transaction(setting->name);
 }
@@ -182,10 +186,7 @@ settings_restore(List *saved)
 		for (int i = 0; i < count; i++)
 			if (is_session_setting(settings[i]) && is_identity(settings[i]->name) == identity &&
 				saved_find(saved, settings[i]->name) == NULL)
-			{
-				(void) setting_set(settings[i]->name, NULL);
-				changed = true;
-			}
+				changed |= setting_set(settings[i]->name, NULL);
 
 	/* what was set to something else, or reset */
 	foreach(cell, saved)

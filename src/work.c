@@ -447,7 +447,10 @@ work_attempt(Work *work, const ClaimedRun *claimed)
 	PG_END_TRY();
 	PortalContext = portal_context;
 	work_leave_handler();
+	/* a cancel of the run may come this late, and is not one of the CALL */
+	HOLD_INTERRUPTS();
 	work_restore_settings(work);
+	RESUME_INTERRUPTS();
 	failure = error;
 	if (error && wait_has_begun(&run) && !duration_is_over)
 		failure = work_suspend(work, &run);

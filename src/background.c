@@ -345,6 +345,22 @@ leave_database(const char *name)
 	LWLockRelease(background->lock);
 }
 
+/* The option of a command with this name, or NULL */
+static DefElem *
+option_find(List *options, const char *name)
+{
+	ListCell   *cell;
+
+	foreach(cell, options)
+	{
+		DefElem    *option = lfirst(cell);
+
+		if (strcmp(option->defname, name) == 0)
+			return option;
+	}
+	return NULL;
+}
+
 /*
  * Commands that need a database without sessions: a worker that has nothing to
  * do shall not be in their way.
@@ -362,17 +378,15 @@ background_process_utility(PlannedStmt *statement, const char *query, bool read_
 	else if (IsA(command, RenameStmt) &&
 			 ((RenameStmt *) command)->renameType == OBJECT_DATABASE)
 		leave_database(((RenameStmt *) command)->subname);
+	else if (IsA(command, AlterDatabaseStmt) &&
+			 option_find(((AlterDatabaseStmt *) command)->options, "tablespace"))
+		leave_database(((AlterDatabaseStmt *) command)->dbname);
 	else if (IsA(command, CreatedbStmt))
 	{
-		ListCell   *cell;
+		DefElem    *template = option_find(((CreatedbStmt *) command)->options, "template");
 
-		foreach(cell, ((CreatedbStmt *) command)->options)
-		{
-			DefElem    *option = lfirst(cell);
-
-			if (strcmp(option->defname, "template") == 0 && option->arg)
-				leave_database(defGetString(option));
-		}
+		if (template && template->arg)
+			leave_database(defGetString(template));
 	}
 
 	if (previous_process_utility)

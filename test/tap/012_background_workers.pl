@@ -11,7 +11,7 @@
 # - before 17, a role that may not log in is not worked for, and task_create() says
 #   so; since 17 it is worked for
 # - idle workers end, and do not stand in the way of DROP DATABASE, CREATE
-#   DATABASE .. TEMPLATE and DROP EXTENSION
+#   DATABASE .. TEMPLATE, ALTER DATABASE .. SET TABLESPACE and DROP EXTENSION
 # - SIGTERM and a fast shutdown: the attempt in hand is given back and does not
 #   count; the launcher comes back
 # - kill -9: the server restarts, the run is taken over and ends
@@ -192,6 +192,20 @@ $node->safe_psql('postgres', 'CREATE DATABASE copy TEMPLATE other');
 pass('CREATE DATABASE .. TEMPLATE beside an idle worker');
 $node->safe_psql('postgres', 'DROP DATABASE other');
 pass('DROP DATABASE beside an idle worker');
+$node->safe_psql('copy', <<'EOSQL');
+ALTER DATABASE copy CONNECTION LIMIT 50;
+SELECT trigger_idem.task_create('noop', 'noop');
+SELECT trigger_idem.trigger_task('noop');
+EOSQL
+ok($node->poll_query_until('postgres', "SELECT EXISTS ($workers AND datname = 'copy' AND state = 'idle')"), 'the copy is served, too');
+$node->safe_psql('postgres', <<'EOSQL');
+SET allow_in_place_tablespaces = on;
+CREATE TABLESPACE elsewhere LOCATION '';
+ALTER DATABASE copy SET TABLESPACE elsewhere;
+DROP DATABASE copy;
+DROP TABLESPACE elsewhere;
+EOSQL
+pass('ALTER DATABASE .. SET TABLESPACE beside an idle worker');
 
 $node->append_conf('postgresql.conf', "trigger_idem.databases = ''");
 reload_settings($node);

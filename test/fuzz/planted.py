@@ -82,6 +82,7 @@ def test(connection, report, violations):
             WHEN 'time' THEN PERFORM trigger_idem.wait_for('w', '1 hour');
             WHEN 'token' THEN PERFORM trigger_idem.wait_for_token(token) FROM trigger_idem.wait_tokens;
             WHEN 'task' THEN PERFORM trigger_idem.trigger_task_and_wait('planted', queue => 'planted later');
+            ELSE NULL;
             END CASE;
         END $$""")
     for statement in SETUP.split(";\n"):

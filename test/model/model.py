@@ -63,6 +63,7 @@ class Run:
 		self.key = None			# (space, key) that it took
 		self.is_pruned = False
 		self.waits_for = None	# ('run', number) or ('token', number)
+		self.waits_since = 0
 		self.waited_for = set()	# what it has ever waited for, in the same form
 
 	def is_final(self):
@@ -170,9 +171,12 @@ class Model:
 		run.status, run.output, run.error = status, output, error
 		run.waits_for = None
 		self.release_key(number)
-		for other in self.runs:
-			if other.waits_for == ('run', number):
-				self.wake(other)
+		self.wake_all(('run', number))
+
+	def wake_all(self, target):
+		"""Who has begun to wait first is woken first."""
+		for run in sorted((r for r in self.runs if r.waits_for == target), key=lambda r: r.waits_since):
+			self.wake(run)
 
 	def wake(self, run):
 		run.waits_for = None
@@ -222,6 +226,7 @@ class Model:
 		run.attempts.append((run.attempt, 'waiting'))
 		run.status = 'waiting'
 		run.waits_for = target
+		run.waits_since = self.tick()
 
 	def wait(self, number, target):
 		"""Asked for by a run: does it wait?"""
@@ -248,9 +253,7 @@ class Model:
 		if self.tokens[number] == 'completed':
 			return False
 		self.tokens[number] = 'completed'
-		for run in self.runs:
-			if run.waits_for == ('token', number):
-				self.wake(run)
+		self.wake_all(('token', number))
 		return True
 
 	def cancel(self, number):

@@ -325,6 +325,7 @@ known_keys_reset(void)
 	known_keys = NULL;
 	if (known_keys_context)
 		MemoryContextDelete(known_keys_context);
+	/* making another one may fail */
 	known_keys_context = NULL;
 	known_keys_context = AllocSetContextCreate(TopMemoryContext, "trigger_idem known keys",
 											   ALLOCSET_DEFAULT_SIZES);

@@ -170,6 +170,7 @@ cache_reset(void)
 	/* callers may still look at what they have found in this transaction */
 	if (cache_context)
 		MemoryContextSetParent(cache_context, TopTransactionContext);
+	/* making others may fail */
 	cache_context = NULL;
 	cache = NULL;
 	cache_context = AllocSetContextCreate(TopMemoryContext, "trigger_idem tasks",

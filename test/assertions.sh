@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # The suites on a PostgreSQL 15 of our own, built from Debian's source.
 #
-#	test/assertions.sh			all but the pgTAP, with its assertions on, the
-#						extension with gcc's undefined behaviour sanitiser
+#	test/assertions.sh			regression, isolation and TAP suites with its
+#						assertions on, the extension with gcc's undefined
+#						behaviour sanitiser
 #	test/assertions.sh valgrind	the regression suite, the server under valgrind, which
 #						takes half an hour
 #	test/assertions.sh valgrind FILE...	or some of its files, as CI does
